@@ -1,0 +1,17 @@
+// The backends this build has, by name.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "kernels/backend.h"
+
+namespace gdn {
+
+// `name` is auto, cpu or cuda; auto is the fastest one that this machine can run. FAILED_PRECONDITION
+// where this build or this machine has no such backend. `threads` is for the cpu backend; 0: all cores.
+absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& name,
+                                                     const BackendShape& shape, int threads);
+
+}  // namespace gdn

@@ -1,0 +1,45 @@
+// Which of the waiting work runs next, and what is merged with it. Pure: no clock, no lock, no state.
+//
+//   Steps of a sequence at a layer keep their order of arrival; a call about a sequence waits for all
+//   steps of it that came before, and one that ends sequences holds up those that come after.
+//   Decodes go first, in order of arrival, and what they wait for takes over their priority. Calls go
+//   with them once they wait for nothing, so that to ask after a prompt does not hurry it.
+//   A prefill that waited for prefill_max_wait goes first, but never twice in a row past a decode.
+//   Decodes of one layer and layout that are free to run are merged, within max_rows and max_tokens.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "state/slot_table.h"
+
+namespace gdn {
+
+// What the policy sees of a waiting step or call.
+struct QueueItem {
+  enum class Kind : uint8_t { kDecode, kPrefill, kCall } kind = Kind::kDecode;
+  int layer = 0;   // of a step
+  int layout = 0;  // of a step
+  int64_t rows = 0;
+  int64_t tokens = 0;
+  absl::Time arrival;
+  std::span<const SequenceKey> keys;  // the sequences it concerns
+  bool waits_for_all = false;         // a call that concerns every sequence; it holds up nothing
+  bool holds_up = false;              // a call that steps of its sequences wait for
+};
+
+struct BatchLimits {
+  int64_t max_rows = 0;
+  int64_t max_tokens = 0;
+  absl::Duration prefill_max_wait;
+};
+
+// Indices into the queue (which is in order of arrival) to run as one batch, ascending; one index for
+// a call or a prefill; empty only for an empty queue. `after_prefill`: the last batch was a prefill.
+std::vector<size_t> Decide(std::span<const QueueItem> queue, const BatchLimits& limits,
+                           bool after_prefill, absl::Time now);
+
+}  // namespace gdn

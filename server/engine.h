@@ -1,0 +1,132 @@
+// Runs steps and calls: one thread owns the backend, its pools and the slot table. Submit may be
+// called from any thread; everything else belongs to the thread that calls Step. There is no clock
+// inside: whoever drives it says what time it is. Start reading at Engine::Step.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "server/batch_policy.h"
+#include "server/mailbox.h"
+#include "server/row_plan.h"
+#include "server/step.h"
+#include "state/answer_store.h"
+#include "state/slot_table.h"
+
+namespace gdn {
+
+struct EngineOptions {
+  std::vector<int> layers;  // N of model.layers.N, ascending; index i is the backend's layer i
+  BackendShape shape;
+  size_t max_queue_steps = 0;
+  size_t max_queue_bytes = 0;
+  size_t replay_bytes = 0;
+  absl::Duration step_ttl;
+  absl::Duration prefill_max_wait;
+  uint64_t first_epoch = 1;  // not 0
+  // Called once, on the engine's thread, when the device is lost for good.
+  std::function<void()> on_device_lost;
+};
+
+class Engine {
+ public:
+  // `backend` has its layers loaded and outlives the engine.
+  Engine(EngineOptions options, Backend* backend);
+
+  // Hands in a validated step. Where the queue is full, or the engine is closed or broken, the step
+  // is refused at once on the calling thread.
+  void Submit(std::shared_ptr<Step> step, absl::Time now);
+  // Hands in a call. False where the engine is closed: then it never runs.
+  bool Submit(Call call, absl::Time now);
+
+  // Takes what has arrived, ends leases, answers steps whose caller is gone, and runs one batch or
+  // call. False where there was nothing to run.
+  bool Step(absl::Time now);
+
+  // From now on no sequence begins (DRAINING).
+  void Drain() { draining_ = true; }
+  // From now on nothing is taken; steps that wait are refused (DRAINING), calls are run.
+  void Close(absl::Time now);
+
+  // Thread-safe facts.
+  int slots_used() const { return slots_used_; }
+  size_t waiting() const { return mailbox_.waiting(); }
+  uint64_t steps_taken() const { return steps_taken_; }
+  void Wait(absl::Time until) { mailbox_.Wait(until); }
+  void Wake() { mailbox_.Wake(); }
+
+  // For calls, on the engine's thread.
+  SlotTable& table() { return table_; }
+  void Release(int32_t slot);
+  // The next moment at which Step has something to do by itself.
+  absl::Time next_expiry() const { return table_.next_expiry(); }
+
+ private:
+  // A step or call that waits, and what the policy sees of it.
+  struct Waiting {
+    std::shared_ptr<gdn::Step> step;  // null for a call
+    Call call;
+    std::vector<SequenceKey> keys;
+    QueueItem item;
+  };
+  // A step of the batch that is being built and run.
+  struct Running {
+    std::shared_ptr<gdn::Step> step;
+    StateLease lease;
+    std::vector<RowPlan> plan;
+    size_t first_row = 0;
+    OutputBuffer output;
+  };
+
+  void Refuse(gdn::Step& step, const Fault& fault);
+  void Answer(gdn::Step& step, Fault fault, StepAnswer answer);
+  void TakeArrivals();
+  void RenewTouched(absl::Time now);
+  void ExpireLeases(absl::Time now);
+  void DropUnwanted(absl::Time now);
+  void RunCall(size_t index, absl::Time now);
+  void RunSteps(const std::vector<size_t>& chosen, absl::Time now);
+  bool Prepare(std::shared_ptr<gdn::Step> step, int layer, absl::Time now);
+  void AddToBatch(const Running& running, int layer);
+  void Launch(int layer, int layout);
+  void Finish(Running& running, int layer, absl::Time now);
+  Fault Commit(Running& running, int layer, absl::Time now);
+  void CopyReplays(const Running& running, int layer);
+  void CommitRow(const Running& running, size_t row, int layer, absl::Time now);
+  void KeepAnswer(const Running& running, size_t row, int layer);
+  SequenceKey KeyOfRow(const StepRequest& request, size_t row) const;
+  int LayerIndex(uint32_t layer) const;
+
+  const EngineOptions options_;
+  Backend* const backend_;
+  Mailbox mailbox_;
+  SlotTable table_;
+  AnswerStore answers_;
+  std::vector<Waiting> queue_;  // in order of arrival
+  std::vector<std::pair<int32_t, uint64_t>> touched_;  // slot, epoch: leases to begin anew
+  bool after_prefill_ = false;
+
+  std::atomic<bool> draining_ = false;
+  std::atomic<bool> device_lost_ = false;
+  std::atomic<int> slots_used_ = 0;
+  std::atomic<uint64_t> steps_taken_ = 0;
+
+  // The batch under way; kept between steps for its memory.
+  std::vector<Arrival> arrivals_;
+  std::vector<QueueItem> items_;
+  std::vector<Running> running_;
+  std::vector<int64_t> offsets_;
+  std::vector<int32_t> slots_;
+  std::vector<uint8_t> has_initial_state_;
+  std::vector<uint8_t> keep_answer_;
+  std::vector<BatchPart> parts_;
+  std::vector<RowFault> faults_;
+};
+
+}  // namespace gdn

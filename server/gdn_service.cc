@@ -1,0 +1,47 @@
+#include "server/gdn_service.h"
+
+#include "server/message.h"
+#include "server/status.h"
+#include "server/step_call.h"
+#include "server/step_stream.h"
+#include "server/unary_step.h"
+
+namespace gdn {
+
+grpc::ServerUnaryReactor* GdnService::GetServerInfo(grpc::CallbackServerContext* context,
+                                                    const grpc::ByteBuffer* request,
+                                                    grpc::ByteBuffer* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const Hosted* hosted = readiness_.hosted;
+  v1::GetServerInfoRequest parsed;
+  if (!Parse(*request, &parsed)) {
+    reactor->Finish(ToGrpcStatus(MalformedMessage(), readiness_.instance_id));
+  } else if (hosted == nullptr) {
+    reactor->Finish(ToGrpcStatus(NotReady(), readiness_.instance_id));
+  } else {
+    v1::GetServerInfoResponse info = hosted->info;
+    info.set_slots_used(static_cast<uint32_t>(hosted->engine->slots_used()));
+    *response = Serialize(info);
+    reactor->Finish(grpc::Status::OK);
+  }
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* GdnService::Prefill(grpc::CallbackServerContext* context,
+                                              const grpc::ByteBuffer* request,
+                                              grpc::ByteBuffer* response) {
+  return new UnaryStep(readiness_, StepKind::kPrefill, *context, *request, response);
+}
+
+grpc::ServerUnaryReactor* GdnService::Decode(grpc::CallbackServerContext* context,
+                                             const grpc::ByteBuffer* request,
+                                             grpc::ByteBuffer* response) {
+  return new UnaryStep(readiness_, StepKind::kDecode, *context, *request, response);
+}
+
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* GdnService::Stream(
+    grpc::CallbackServerContext* context) {
+  return new StepStream(readiness_, *context);
+}
+
+}  // namespace gdn

@@ -1,0 +1,41 @@
+// The listening server: services, health, reflection, addresses.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "grpcpp/server.h"
+#include "server/gdn_service.h"
+#include "server/hosted.h"
+#include "server/sequence_service.h"
+
+namespace gdn {
+
+class GrpcServer {
+ public:
+  // Listens on `addresses` (host:port, port 0 for a free one, or unix:PATH), NOT_SERVING.
+  // UNAVAILABLE names the address that cannot be had.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(
+      const Readiness& readiness, const std::vector<std::string>& addresses,
+      int64_t max_message_bytes, bool reflection);
+  // Ends calls that still run after `grace`.
+  void Shutdown(absl::Duration grace);
+
+  void SetServing(bool serving);
+  // The addresses listened on, with the ports that were given.
+  const std::vector<std::string>& addresses() const { return addresses_; }
+
+ private:
+  explicit GrpcServer(const Readiness& readiness)
+      : gdn_service_(readiness), sequence_service_(readiness) {}
+
+  GdnService gdn_service_;
+  SequenceService sequence_service_;
+  std::vector<std::string> addresses_;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+}  // namespace gdn

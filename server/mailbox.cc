@@ -1,0 +1,76 @@
+#include "server/mailbox.h"
+
+#include <algorithm>
+#include <chrono>
+#include <iterator>
+#include <utility>
+
+#include "absl/time/clock.h"
+
+namespace gdn {
+
+// A row costs room even where it brings no bytes (0 tokens, synthetic input).
+size_t Mailbox::BytesOf(const Step& step) {
+  constexpr size_t kRowBytes = 64;
+  return step.request.input_bytes() + kRowBytes * step.request.rows();
+}
+
+Mailbox::Result Mailbox::Put(Arrival arrival) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_) return Result::kClosed;
+    if (arrival.step != nullptr) {
+      const size_t bytes = BytesOf(*arrival.step);
+      const bool fits = steps_ < max_steps_ && (steps_ == 0 || bytes_ + bytes <= max_bytes_);
+      if (!fits) return Result::kFull;
+      ++steps_;
+      bytes_ += bytes;
+    }
+    arrivals_.push_back(std::move(arrival));
+  }
+  arrived_.notify_one();
+  return Result::kTaken;
+}
+
+void Mailbox::Close() {
+  const std::lock_guard lock(mutex_);
+  closed_ = true;
+}
+
+void Mailbox::Take(std::vector<Arrival>* arrivals) {
+  const std::lock_guard lock(mutex_);
+  arrivals->insert(arrivals->end(), std::make_move_iterator(arrivals_.begin()),
+                   std::make_move_iterator(arrivals_.end()));
+  arrivals_.clear();
+}
+
+void Mailbox::Done(const Step& step) {
+  const std::lock_guard lock(mutex_);
+  --steps_;
+  bytes_ -= BytesOf(step);
+}
+
+size_t Mailbox::waiting() const {
+  const std::lock_guard lock(mutex_);
+  return steps_;
+}
+
+void Mailbox::Wait(absl::Time until) {
+  // A wait is bounded so that the arithmetic of the system's clock cannot overflow.
+  constexpr absl::Duration kLongest = absl::Hours(1);
+  const absl::Time limit = std::min(until, absl::Now() + kLongest);
+  std::unique_lock lock(mutex_);
+  arrived_.wait_until(lock, absl::ToChronoTime(limit),
+                      [this] { return !arrivals_.empty() || woken_; });
+  woken_ = false;
+}
+
+void Mailbox::Wake() {
+  {
+    const std::lock_guard lock(mutex_);
+    woken_ = true;
+  }
+  arrived_.notify_one();
+}
+
+}  // namespace gdn

@@ -1,0 +1,128 @@
+// gdn-server: wiring only. From flags to a server that serves until SIGTERM or SIGINT.
+#include <pthread.h>
+
+#include <csignal>
+#include <cstdio>
+#include <memory>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "server/backends.h"
+#include "server/config.h"
+#include "server/engine.h"
+#include "server/engine_thread.h"
+#include "server/grpc_server.h"
+#include "server/log.h"
+#include "server/model_facts.h"
+#include "server/transport.h"
+#include "server/weights.h"
+
+namespace gdn {
+namespace {
+
+// Blocks the signals that end the server, in this thread and all that it starts.
+sigset_t BlockSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  return signals;
+}
+
+uint64_t Random64() {
+  std::random_device device;
+  return (uint64_t{device()} << 32) | device();
+}
+
+absl::Status LoadLayers(Checkpoint* checkpoint, DType io, Backend* backend) {
+  const size_t count = checkpoint->info().layers.size();
+  absl::Time last = absl::Now();
+  for (size_t i = 0; i < count; ++i) {
+    const absl::StatusOr<LayerWeights> weights = checkpoint->ReadLayer(static_cast<int>(i), io);
+    if (!weights.ok()) return weights.status();
+    const absl::Status loaded = backend->LoadLayer(static_cast<int>(i), *weights);
+    if (!loaded.ok()) return loaded;
+    if (absl::Now() - last < absl::Seconds(1)) continue;
+    last = absl::Now();
+    Log(LogLevel::kInfo, "loading", {{"layers_loaded", i + 1}, {"layers", count}});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) {
+  auto checkpoint = Checkpoint::Open(config.model());
+  if (!checkpoint.ok()) return checkpoint.status();
+  const ModelInfo model = (*checkpoint)->info();
+  const absl::StatusOr<BackendShape> shape = ShapeOf(config, model);
+  if (!shape.ok()) return shape.status();
+
+  Readiness readiness;
+  readiness.instance_id = absl::StrCat(absl::Hex(Random64(), absl::kZeroPad16));
+  auto server = GrpcServer::Start(readiness, Addresses(config), MaxMessageBytes(config, *shape),
+                                  config.reflection());
+  if (!server.ok()) return server.status();
+
+  auto backend = MakeBackend(config.backend(), *shape, config.threads());
+  if (!backend.ok()) return backend.status();
+  const absl::Status loaded = LoadLayers(checkpoint->get(), shape->io, backend->get());
+  if (!loaded.ok()) return loaded;
+  checkpoint->reset();
+
+  EngineOptions options = EngineOptionsOf(config, model, *shape, Random64() | 1);
+  options.on_device_lost = [&server] {
+    Log(LogLevel::kError, "device_lost");
+    (*server)->SetServing(false);
+  };
+  Engine engine(std::move(options), backend->get());
+  Hosted hosted = FactsOf(config, model, *shape, readiness.instance_id);
+  hosted.engine = &engine;
+  auto thread = std::make_unique<EngineThread>(&engine);
+  readiness.hosted = &hosted;
+  (*server)->SetServing(true);
+  std::printf("ready: listening on %s, layers %zu, backend %s, instance %s\n",
+              absl::StrJoin((*server)->addresses(), ",").c_str(), model.layers.size(),
+              std::string((*backend)->name()).c_str(), readiness.instance_id.c_str());
+  std::fflush(stdout);
+
+  int signal = 0;
+  sigwait(&signals, &signal);
+  Log(LogLevel::kInfo, "draining", {{"signal", signal}});
+  (*server)->SetServing(false);
+  thread->Drain(DurationOf(config.drain_timeout()));
+  thread.reset();
+  (*server)->Shutdown(absl::Seconds(1));
+  Log(LogLevel::kInfo, "stopped");
+  return absl::OkStatus();
+}
+
+int Main(const std::vector<std::string>& args) {
+  TuneMalloc();
+  const sigset_t signals = BlockSignals();
+  if (args.size() == 1 && args[0] == "--help") {
+    std::printf("%s", FlagHelp().c_str());
+    return 0;
+  }
+  const absl::StatusOr<config::ServerConfig> config = ParseFlags(args);
+  const absl::Status status = config.ok() ? Validate(*config) : config.status();
+  if (!status.ok()) {
+    std::fprintf(stderr, "gdn-server: %s\n", std::string(status.message()).c_str());
+    return 2;
+  }
+  SetLogLevel(config->log_level());
+  Log(LogLevel::kInfo, "configuration", {{"flags", AsFlags(*config)}});
+  const absl::Status served = Serve(*config, signals);
+  if (served.ok()) return 0;
+  std::fprintf(stderr, "gdn-server: %s\n", std::string(served.message()).c_str());
+  return 1;
+}
+
+}  // namespace
+}  // namespace gdn
+
+int main(int argc, char** argv) { return gdn::Main({argv + 1, argv + argc}); }

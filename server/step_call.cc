@@ -1,0 +1,48 @@
+#include "server/step_call.h"
+
+#include <chrono>
+#include <utility>
+
+#include "server/validate_step.h"
+
+namespace gdn {
+
+absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
+  const auto deadline = context.deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
+  return absl::FromChrono(deadline);
+}
+
+Fault NotReady() {
+  Fault fault;
+  fault.reason = v1::ERROR_REASON_NOT_READY;
+  fault.message = "the server is still loading";
+  fault.retry_delay = absl::Seconds(1);
+  return fault;
+}
+
+Fault MalformedMessage() {
+  Fault fault;
+  fault.reason = v1::ERROR_REASON_MALFORMED_MESSAGE;
+  fault.message = "the message does not parse";
+  return fault;
+}
+
+Fault MakeStep(const Hosted& hosted, StepKind kind, StepRequest request,
+               std::shared_ptr<ReceivedMessage> message, absl::Time deadline,
+               std::shared_ptr<Step>* step) {
+  Fault fault = ValidateStep(request, kind, hosted.limits);
+  if (!fault.ok()) return fault;
+  if (request.input_layout == v1::INPUT_LAYOUT_UNSPECIFIED) {
+    request.input_layout = v1::INPUT_LAYOUT_HIDDEN;
+  }
+  *step = std::make_shared<Step>();
+  (*step)->kind = kind;
+  (*step)->request = std::move(request);
+  (*step)->message = std::move(message);
+  (*step)->allocate = AllocateOutput;
+  (*step)->deadline = deadline;
+  return fault;
+}
+
+}  // namespace gdn

@@ -1,0 +1,135 @@
+#include "server/step_stream.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "server/message.h"
+#include "server/status.h"
+#include "server/step_call.h"
+
+namespace gdn {
+namespace {
+
+Fault NoStep() {
+  Fault fault;
+  fault.reason = v1::ERROR_REASON_MALFORMED_BATCH;
+  fault.message = "a message of the stream has no step";
+  return fault;
+}
+
+}  // namespace
+
+// Every change under the lock, and whatever it makes possible: the next read, or the end.
+template <typename Change>
+void StepStream::GoOn(const Change& change) {
+  {
+    const std::lock_guard lock(mutex_);
+    change();
+    if (MayRead()) {
+      reading_ = true;
+      StartRead(&request_);
+    }
+    if (finished_ || !IsOver()) return;
+    finished_ = true;
+  }
+  // Outside the lock: this object may be gone before Finish returns.
+  Finish(end_);
+}
+
+StepStream::StepStream(const Readiness& readiness, const grpc::CallbackServerContext& context)
+    : readiness_(readiness), deadline_(DeadlineOf(context)) {
+  GoOn([] {});
+}
+
+void StepStream::OnReadDone(bool ok) {
+  {
+    const std::lock_guard lock(mutex_);
+    reading_ = false;
+    handling_ = ok;
+    no_more_reads_ = no_more_reads_ || !ok;
+  }
+  if (ok) Handle();
+  GoOn([this] { handling_ = false; });
+}
+
+void StepStream::Handle() {
+  const Hosted* hosted = readiness_.hosted;
+  if (hosted == nullptr) return End(NotReady());
+  std::shared_ptr<ReceivedMessage> bytes = Receive(request_);
+  StreamStep message;
+  if (bytes == nullptr || !ParseStreamRequest(bytes->pieces, &message)) {
+    return End(MalformedMessage());
+  }
+  if (!message.has_step) return End(NoStep());
+
+  std::shared_ptr<Step> step;
+  const uint64_t tag = message.tag;
+  const Fault fault = MakeStep(*hosted, message.kind, std::move(message.request), std::move(bytes),
+                               deadline_, &step);
+  if (!fault.ok()) return Answered(tag, nullptr, fault, {});
+  step->done = [this, tag, weak = std::weak_ptr<Step>(step)](const Fault& why,
+                                                             const StepAnswer& answer) {
+    Answered(tag, weak.lock(), why, answer);
+  };
+  {
+    const std::lock_guard lock(mutex_);
+    step->cancelled = broken_;
+    under_way_.insert(step);
+  }
+  hosted->engine->Submit(std::move(step), absl::Now());
+}
+
+void StepStream::Answered(uint64_t tag, const std::shared_ptr<Step>& step, const Fault& fault,
+                          const StepAnswer& answer) {
+  grpc::ByteBuffer message =
+      fault.ok()
+          ? ToByteBuffer(EncodeStreamAnswerHeader(tag, step->kind, answer), answer.output)
+          : ToByteBuffer(EncodeStreamStatus(tag, ToRpcStatus(fault, readiness_.instance_id)));
+  GoOn([&] {
+    under_way_.erase(step);
+    if (!broken_) Send(std::move(message));
+  });
+}
+
+void StepStream::End(const Fault& fault) {
+  const std::lock_guard lock(mutex_);
+  no_more_reads_ = true;
+  end_ = ToGrpcStatus(fault, readiness_.instance_id);
+}
+
+void StepStream::Send(grpc::ByteBuffer message) {
+  answers_.push_back(std::move(message));
+  if (answers_.size() == 1) StartWrite(&answers_.front());
+}
+
+void StepStream::OnWriteDone(bool ok) {
+  GoOn([&] {
+    answers_.pop_front();
+    if (!ok) {
+      broken_ = true;
+      answers_.clear();
+    }
+    if (!answers_.empty()) StartWrite(&answers_.front());
+  });
+}
+
+void StepStream::OnCancel() {
+  GoOn([&] {
+    broken_ = true;
+    no_more_reads_ = true;
+    for (const std::shared_ptr<Step>& step : under_way_) step->cancelled = true;
+  });
+}
+
+bool StepStream::MayRead() const {
+  return !reading_ && !handling_ && !no_more_reads_ &&
+         under_way_.size() + answers_.size() < kMostUnderWay;
+}
+
+// The stream is over once nothing more is read and everything that was read is answered. Steps call
+// back into this object, so it stays until the last one is done.
+bool StepStream::IsOver() const {
+  return no_more_reads_ && !handling_ && under_way_.empty() && answers_.empty();
+}
+
+}  // namespace gdn

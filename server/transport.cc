@@ -1,0 +1,48 @@
+#include "server/transport.h"
+
+#include <grpc/impl/codegen/grpc_types.h>
+#include <malloc.h>
+
+#include <algorithm>
+#include <limits>
+
+namespace gdn {
+namespace {
+
+constexpr int kMaxFrameBytes = 1 << 20;
+constexpr int kLookaheadBytes = 16 << 20;
+constexpr int kReadChunkBytes = 64 << 10;
+constexpr int kMaxReadChunkBytes = 4 << 20;
+
+template <typename Set>
+void Tune(const Set& set) {
+  set(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kMaxFrameBytes);
+  set(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kLookaheadBytes);
+  set(GRPC_ARG_TCP_READ_CHUNK_SIZE, kReadChunkBytes);
+  set(GRPC_ARG_TCP_MIN_READ_CHUNK_SIZE, kReadChunkBytes);
+  set(GRPC_ARG_TCP_MAX_READ_CHUNK_SIZE, kMaxReadChunkBytes);
+}
+
+}  // namespace
+
+void TuneServer(int64_t max_message_bytes, grpc::ServerBuilder* builder) {
+  Tune([builder](const char* name, int value) { builder->AddChannelArgument(name, value); });
+  builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder->SetMaxReceiveMessageSize(static_cast<int>(
+      std::min<int64_t>(max_message_bytes, std::numeric_limits<int>::max())));
+  builder->SetMaxSendMessageSize(-1);
+}
+
+void TuneChannel(grpc::ChannelArguments* arguments) {
+  Tune([arguments](const char* name, int value) { arguments->SetInt(name, value); });
+  arguments->SetMaxReceiveMessageSize(-1);
+  arguments->SetMaxSendMessageSize(-1);
+}
+
+void TuneMalloc() {
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  mallopt(M_TOP_PAD, 64 << 20);
+}
+
+}  // namespace gdn

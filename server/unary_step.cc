@@ -1,0 +1,52 @@
+#include "server/unary_step.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "server/codec.h"
+#include "server/message.h"
+#include "server/status.h"
+#include "server/step_call.h"
+
+namespace gdn {
+
+UnaryStep::UnaryStep(const Readiness& readiness, StepKind kind,
+                     const grpc::CallbackServerContext& context, const grpc::ByteBuffer& request,
+                     grpc::ByteBuffer* response)
+    : readiness_(readiness), response_(response) {
+  const Hosted* hosted = readiness.hosted;
+  const Fault fault = Begin(hosted, kind, context, request);
+  // The reactor may be gone as soon as it is finished or its step handed in.
+  if (fault.ok()) {
+    hosted->engine->Submit(step_, absl::Now());
+  } else {
+    Finished(fault, {});
+  }
+}
+
+Fault UnaryStep::Begin(const Hosted* hosted, StepKind kind,
+                       const grpc::CallbackServerContext& context,
+                       const grpc::ByteBuffer& request) {
+  if (hosted == nullptr) return NotReady();
+  std::shared_ptr<ReceivedMessage> message = Receive(request);
+  StepRequest parsed;
+  if (message == nullptr || !ParseStepRequest(message->pieces, &parsed)) return MalformedMessage();
+  Fault fault = MakeStep(*hosted, kind, std::move(parsed), std::move(message), DeadlineOf(context),
+                         &step_);
+  if (fault.ok()) {
+    step_->done = [this](const Fault& why, const StepAnswer& answer) { Finished(why, answer); };
+  }
+  return fault;
+}
+
+void UnaryStep::Finished(const Fault& fault, const StepAnswer& answer) {
+  if (!fault.ok()) return Finish(ToGrpcStatus(fault, readiness_.instance_id));
+  *response_ = ToByteBuffer(EncodeAnswerHeader(answer), answer.output);
+  Finish(grpc::Status::OK);
+}
+
+void UnaryStep::OnCancel() {
+  if (step_ != nullptr) step_->cancelled = true;
+}
+
+}  // namespace gdn

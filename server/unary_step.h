@@ -1,0 +1,31 @@
+// A Prefill or Decode call: answered when its step is done.
+#pragma once
+
+#include <memory>
+
+#include "grpcpp/server_context.h"
+#include "grpcpp/support/byte_buffer.h"
+#include "grpcpp/support/server_callback.h"
+#include "server/hosted.h"
+#include "server/step.h"
+
+namespace gdn {
+
+class UnaryStep : public grpc::ServerUnaryReactor {
+ public:
+  UnaryStep(const Readiness& readiness, StepKind kind, const grpc::CallbackServerContext& context,
+            const grpc::ByteBuffer& request, grpc::ByteBuffer* response);
+
+ private:
+  Fault Begin(const Hosted* hosted, StepKind kind, const grpc::CallbackServerContext& context,
+              const grpc::ByteBuffer& request);
+  void Finished(const Fault& fault, const StepAnswer& answer);
+  void OnCancel() override;
+  void OnDone() override { delete this; }
+
+  const Readiness& readiness_;
+  grpc::ByteBuffer* const response_;
+  std::shared_ptr<Step> step_;
+};
+
+}  // namespace gdn
