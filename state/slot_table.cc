@@ -39,7 +39,6 @@ int32_t SlotTable::Allocate(std::string_view request_id, absl::Time now, absl::T
   const bool inserted = by_id_.emplace(Lookup(request_id), slot).second;
   assert(inserted);
   (void)inserted;
-  expired_ids_.erase(Lookup(request_id));
   SequenceRecord& record = records_[slot];
   record.request_id = request_id;
   record.key = KeyOf(request_id);
@@ -54,6 +53,11 @@ int32_t SlotTable::Allocate(std::string_view request_id, absl::Time now, absl::T
 }
 
 void SlotTable::Free(int32_t slot) {
+  expired_ids_.erase(At(slot).request_id);
+  Undo(slot);
+}
+
+void SlotTable::Undo(int32_t slot) {
   assert(InUse(slot));
   SequenceRecord& record = records_[slot];
   by_id_.erase(record.request_id);
@@ -77,7 +81,7 @@ void SlotTable::Expire(int32_t slot) {
   tombstones_.emplace_back(record.request_id, record.epoch);
   expired_ids_[record.request_id] = record.epoch;
   expired_epochs_.insert(record.epoch);
-  Free(slot);
+  Undo(slot);
   if (tombstones_.size() <= kRemembered) return;
   const auto& [id, epoch] = tombstones_.front();
   const auto it = expired_ids_.find(id);

@@ -59,8 +59,10 @@ class SlotTable {
   // Gives `request_id` a free slot, a new epoch and position 0 at every layer.
   // REQUIRES free() > 0 and that the id is not live.
   int32_t Allocate(std::string_view request_id, absl::Time now, absl::Time expires);
-  // REQUIRES InUse(slot).
+  // Ends a sequence. REQUIRES InUse(slot).
   void Free(int32_t slot);
+  // Takes an Allocate back: nothing is left of it but that its epoch never comes again.
+  void Undo(int32_t slot);
 
   // Moves the end of the lease, never back.
   void Renew(int32_t slot, absl::Time expires);

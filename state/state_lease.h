@@ -19,8 +19,6 @@ class StateLease {
 
   // As SlotTable::Allocate; the slot is freed with the lease unless committed.
   int32_t Allocate(std::string_view request_id, absl::Time now, absl::Time expires);
-  // Whether this lease allocated `slot` and has not committed it.
-  bool Owns(int32_t slot) const;
   // Keeps `slot` if this lease allocated it.
   void Commit(int32_t slot);
 

@@ -1,0 +1,97 @@
+// Products of tokens with a weight matrix packed once: fp32 arithmetic on weights kept in their own
+// type. A group of 64 columns lies as [depth / 256][panel][256][panel columns], so that a step with
+// few tokens reads it in one stream, and one with many finds each block in the first-level cache.
+#pragma once
+
+#include "kernels/cpu/isa/tile.h"
+#include "kernels/cpu/kernels.h"
+
+namespace gdn::cpu {
+namespace {
+
+inline int64_t DepthOf(int64_t depth, int64_t begin) {
+  return depth - begin < kDepth ? depth - begin : kDepth;
+}
+
+inline int Panels(int columns) { return (columns + kPanel - 1) / kPanel; }
+
+template <typename T>
+void PackColumnsAs(T* packed, const T* w, int64_t depth, int columns) {
+  for (int64_t k0 = 0; k0 < depth; k0 += kDepth) {
+    const int64_t part = DepthOf(depth, k0);
+    for (int panel = 0; panel < Panels(columns); ++panel) {
+      for (int j = 0; j < kPanel; ++j) {
+        const int column = panel * kPanel + j;
+        for (int64_t k = 0; k < part; ++k) {
+          packed[k * kPanel + j] = column < columns ? w[column * depth + k0 + k] : T{};
+        }
+      }
+      packed += part * kPanel;
+    }
+  }
+}
+
+void PackColumns(void* packed, const void* w, DType type, int64_t depth, int columns) {
+  if (type == DType::kFp32) {
+    PackColumnsAs(static_cast<float*>(packed), static_cast<const float*>(w), depth, columns);
+  } else {
+    PackColumnsAs(static_cast<uint16_t*>(packed), static_cast<const uint16_t*>(w), depth, columns);
+  }
+}
+
+// [depth / 256][tile][256][tile rows]. Rows are those of whole tiles or not: each row's place
+// depends on the number of rows alone.
+void PackRows(float* packed, const void* x, DType type, int64_t x_stride, int64_t rows,
+              int64_t depth, int64_t begin, int64_t end) {
+  const TileCut cut(rows);
+  WithType(type, [&]<typename T>(TypeTag<T>) {
+    for (int64_t tile = 0; tile < cut.count; ++tile) {
+      const int64_t first = cut.begin(tile);
+      const int height = cut.rows(tile);
+      for (int64_t row = first < begin ? begin : first; row < first + height && row < end; ++row) {
+        for (int64_t k0 = 0; k0 < depth; k0 += kDepth) {
+          const int64_t part = DepthOf(depth, k0);
+          float line[kDepth];
+          Copy(line, static_cast<const T*>(x) + row * x_stride + k0, part);
+          float* to = packed + k0 * rows + first * part + (row - first);
+          for (int64_t k = 0; k < part; ++k) to[k * height] = line[k];
+        }
+      }
+    }
+  });
+}
+
+// A block of weights in fp32: itself, or converted to `room`.
+inline const float* BlockInFloat(const void* w, DType type, int64_t n, float* room) {
+  if (type == DType::kFp32) return static_cast<const float*>(w);
+  ToFloat(room, w, type, n);
+  return room;
+}
+
+void Product(const ProductTask& t) {
+  alignas(64) float room[kDepth * kPanel];
+  const TileCut cut(t.rows);
+  const auto* w = static_cast<const unsigned char*>(t.w);
+  const int64_t w_bytes = t.w_type == DType::kFp32 ? 4 : 2;
+  for (int64_t k0 = 0; k0 < t.depth; k0 += kDepth) {
+    const int64_t part = DepthOf(t.depth, k0);
+    for (int panel = 0; panel < Panels(t.columns); ++panel, w += part * kPanel * w_bytes) {
+      const float* b = BlockInFloat(w, t.w_type, part * kPanel, room);
+      for (int64_t tile = 0; tile < cut.count; ++tile) {
+        const int64_t first = cut.begin(tile);
+        const int height = cut.rows(tile);
+        const TileOperand a = {t.x + k0 * t.rows + first * part, 1, height};
+        TileOf(height, part, a, b, t.sums + first * kGroupColumns + panel * kPanel, kGroupColumns,
+               k0 == 0 ? 0.0f : 1.0f);
+      }
+    }
+  }
+  const int64_t y_bytes = t.y_type == DType::kFp32 ? 4 : 2;
+  for (int64_t row = 0; row < t.rows; ++row) {
+    FromFloat(static_cast<unsigned char*>(t.y) + row * t.y_stride * y_bytes, t.y_type,
+              t.sums + row * kGroupColumns, t.columns);
+  }
+}
+
+}  // namespace
+}  // namespace gdn::cpu

@@ -1,0 +1,76 @@
+// The micro-kernel that every matrix product here ends in: a tile of some rows by one panel of
+// columns, held in registers while it runs down the depth.
+#pragma once
+
+#include "kernels/cpu/isa/vec.h"
+
+namespace gdn::cpu {
+namespace {
+
+// Two vectors of columns; rows so that sums, one row of b and one element of a fit the registers.
+constexpr int kPanel = 2 * kLanes;
+constexpr int kTileRows = kRegisters == 32 ? 12 : 6;
+
+// a(i, k) = data[i * row_stride + k * depth_stride]
+struct TileOperand {
+  const float* data;
+  int64_t row_stride;
+  int64_t depth_stride;
+};
+
+// c = factor * c + a · b with b [depth, panel] dense and c's rows `c_stride` apart. With factor 0 c
+// is not read.
+template <int Rows>
+inline void Tile(int64_t depth, TileOperand a, const float* b, float* c, int64_t c_stride,
+                 float factor) {
+  VecF sum[Rows][2];
+  if (factor == 0.0f) {
+    for (int i = 0; i < Rows; ++i) sum[i][0] = sum[i][1] = VecF{};
+  } else {
+    for (int i = 0; i < Rows; ++i) {
+      sum[i][0] = factor * LoadV(c + i * c_stride);
+      sum[i][1] = factor * LoadV(c + i * c_stride + kLanes);
+    }
+  }
+  const float* p = a.data;
+  for (int64_t k = 0; k < depth; ++k, p += a.depth_stride, b += kPanel) {
+    const VecF b0 = LoadV(b), b1 = LoadV(b + kLanes);
+#pragma GCC unroll 12
+    for (int i = 0; i < Rows; ++i) {
+      const VecF x = Broadcast(p[i * a.row_stride]);
+      sum[i][0] += x * b0;
+      sum[i][1] += x * b1;
+    }
+  }
+  for (int i = 0; i < Rows; ++i) {
+    StoreV(c + i * c_stride, sum[i][0]);
+    StoreV(c + i * c_stride + kLanes, sum[i][1]);
+  }
+}
+
+// Tile<rows> for rows known at run time, 1..kTileRows.
+template <int Rows = kTileRows>
+inline void TileOf(int rows, int64_t depth, TileOperand a, const float* b, float* c,
+                   int64_t c_stride, float factor) {
+  if constexpr (Rows > 0) {
+    if (rows == Rows) return Tile<Rows>(depth, a, b, c, c_stride, factor);
+    TileOf<Rows - 1>(rows, depth, a, b, c, c_stride, factor);
+  }
+}
+
+// Rows cut into the fewest tiles, of heights that differ by one at most.
+struct TileCut {
+  explicit TileCut(int64_t rows)
+      : count((rows + kTileRows - 1) / kTileRows),
+        height(count == 0 ? 0 : rows / count),
+        taller(rows - height * count) {}
+  int64_t begin(int64_t i) const { return i * height + (i < taller ? i : taller); }
+  int rows(int64_t i) const { return static_cast<int>(height + (i < taller ? 1 : 0)); }
+
+  int64_t count;
+  int64_t height;
+  int64_t taller;  // the first so many have height + 1
+};
+
+}  // namespace
+}  // namespace gdn::cpu
