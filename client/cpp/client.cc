@@ -1,0 +1,144 @@
+#include "client/cpp/client.h"
+
+#include <google/protobuf/wrappers.pb.h>
+
+#include <utility>
+
+#include "grpcpp/completion_queue.h"
+#include "grpcpp/create_channel.h"
+
+namespace gdn::client {
+
+std::shared_ptr<grpc::Channel> Connect(const std::string& target) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);
+  arguments.SetMaxSendMessageSize(-1);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, 1 << 20);
+  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 16 << 20);
+  arguments.SetInt(GRPC_ARG_TCP_READ_CHUNK_SIZE, 64 << 10);
+  arguments.SetInt(GRPC_ARG_TCP_MIN_READ_CHUNK_SIZE, 64 << 10);
+  arguments.SetInt(GRPC_ARG_TCP_MAX_READ_CHUNK_SIZE, 4 << 20);
+  return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
+}
+
+Client::Client(std::shared_ptr<grpc::Channel> channel, std::chrono::milliseconds timeout)
+    : channel_(std::move(channel)),
+      timeout_(timeout),
+      gdn_(v1::GdnService::NewStub(channel_)),
+      sequences_(v1::SequenceService::NewStub(channel_)) {}
+
+void Client::SetDeadline(grpc::ClientContext* context) const {
+  context->set_deadline(std::chrono::system_clock::now() + timeout_);
+}
+
+Error Client::Info(v1::GetServerInfoResponse* info) {
+  grpc::ClientContext context;
+  SetDeadline(&context);
+  return DecodeError(gdn_->GetServerInfo(&context, {}, info));
+}
+
+Error Client::Get(const std::string& request_id, v1::Sequence* sequence) {
+  grpc::ClientContext context;
+  SetDeadline(&context);
+  v1::GetSequenceRequest request;
+  request.set_request_id(request_id);
+  v1::GetSequenceResponse response;
+  Error error = DecodeError(sequences_->GetSequence(&context, request, &response));
+  if (error.ok()) *sequence = std::move(*response.mutable_sequence());
+  return error;
+}
+
+Error Client::List(std::vector<v1::Sequence>* sequences) {
+  std::vector<v1::Sequence> all;
+  v1::ListSequencesRequest request;
+  do {
+    grpc::ClientContext context;
+    SetDeadline(&context);
+    v1::ListSequencesResponse page;
+    Error error = DecodeError(sequences_->ListSequences(&context, request, &page));
+    if (!error.ok()) return error;
+    for (v1::Sequence& sequence : *page.mutable_sequences()) all.push_back(std::move(sequence));
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  *sequences = std::move(all);
+  return {};
+}
+
+Error Client::Release(const v1::ReleaseSequencesRequest& request) {
+  grpc::ClientContext context;
+  SetDeadline(&context);
+  v1::ReleaseSequencesResponse response;
+  return DecodeError(sequences_->ReleaseSequences(&context, request, &response));
+}
+
+Error Client::Renew(const v1::RenewSequencesRequest& request,
+                    v1::RenewSequencesResponse* response) {
+  grpc::ClientContext context;
+  SetDeadline(&context);
+  return DecodeError(sequences_->RenewSequences(&context, request, response));
+}
+
+Error Client::CheckHealth(const std::string& service, Health* health) {
+  // On the wire HealthCheckRequest {string service = 1} and HealthCheckResponse {enum status = 1}
+  // are these; gRPC installs no header for its own.
+  google::protobuf::StringValue request;
+  request.set_value(service);
+  google::protobuf::Int32Value response;
+  Error error = DecodeError(Call("/grpc.health.v1.Health/Check", request, &response));
+  if (error.ok()) *health = static_cast<Health>(response.value());
+  return error;
+}
+
+template <typename Request, typename Response>
+grpc::Status Client::Call(const std::string& method, const Request& request,
+                          Response* response) const {
+  grpc::ClientContext context;
+  SetDeadline(&context);
+  grpc::CompletionQueue queue;
+  grpc::TemplatedGenericStub<Request, Response> stub(channel_);
+  const auto call = stub.PrepareUnaryCall(&context, method, request, &queue);
+  grpc::Status status;
+  call->StartCall();
+  call->Finish(response, &status, &queue);
+  void* tag;
+  bool ok;
+  queue.Next(&tag, &ok);
+  return status;
+}
+
+Error Client::Step(const std::string& method, const std::string& request, const grpc::Slice& input,
+                   StepAnswer* answer) const {
+  grpc::ByteBuffer response;
+  Error error = DecodeError(Call(method, EncodeStep(request, input), &response));
+  if (!error.ok()) return error;
+  StepAnswer decoded;
+  if (!DecodeAnswer(&response, &decoded)) {
+    error.code = grpc::INTERNAL;
+    error.message = "The answer to " + method + " does not parse.";
+    return error;
+  }
+  *answer = std::move(decoded);
+  return error;
+}
+
+Error Client::Prefill(const v1::PrefillRequest& request, const grpc::Slice& input,
+                      StepAnswer* answer) {
+  return PrefillSerialized(request.SerializeAsString(), input, answer);
+}
+
+Error Client::Decode(const v1::DecodeRequest& request, const grpc::Slice& input,
+                     StepAnswer* answer) {
+  return DecodeSerialized(request.SerializeAsString(), input, answer);
+}
+
+Error Client::PrefillSerialized(const std::string& request, const grpc::Slice& input,
+                                StepAnswer* answer) {
+  return Step("/gdn.v1.GdnService/Prefill", request, input, answer);
+}
+
+Error Client::DecodeSerialized(const std::string& request, const grpc::Slice& input,
+                               StepAnswer* answer) {
+  return Step("/gdn.v1.GdnService/Decode", request, input, answer);
+}
+
+}  // namespace gdn::client

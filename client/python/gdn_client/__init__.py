@@ -1,0 +1,72 @@
+"""Client of the GDN layer server. Start at Client (blocking) or AsyncClient (asyncio)."""
+
+from .aio import AsyncClient, AsyncStream
+from .client import Client
+from .dtype import expand_bf16, round_to_bf16, to_wire
+from .errors import (
+    Aborted,
+    AlreadyExists,
+    CallerError,
+    Cancelled,
+    DataLoss,
+    DeadlineExceeded,
+    FailedPrecondition,
+    GdnError,
+    Internal,
+    Interrupted,
+    InvalidArgument,
+    MessageTooLarge,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    StateLost,
+    Unavailable,
+    Unimplemented,
+)
+from .keeper import AsyncKeeper, Keeper
+from .layout import DataType, Geometry, Layout
+from .retry import NO_RETRY, RetryPolicy
+from .rows import PAD_SLOT, Rows
+from .stream import Stream
+from .types import Answer, Renewal, Sequence, ServerInfo
+
+__all__ = [
+    "NO_RETRY",
+    "PAD_SLOT",
+    "Aborted",
+    "AlreadyExists",
+    "Answer",
+    "AsyncClient",
+    "AsyncKeeper",
+    "AsyncStream",
+    "CallerError",
+    "Cancelled",
+    "Client",
+    "DataLoss",
+    "DataType",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "GdnError",
+    "Geometry",
+    "Internal",
+    "Interrupted",
+    "InvalidArgument",
+    "Keeper",
+    "Layout",
+    "MessageTooLarge",
+    "NotFound",
+    "PermissionDenied",
+    "Renewal",
+    "ResourceExhausted",
+    "RetryPolicy",
+    "Rows",
+    "Sequence",
+    "ServerInfo",
+    "StateLost",
+    "Stream",
+    "Unavailable",
+    "Unimplemented",
+    "expand_bf16",
+    "round_to_bf16",
+    "to_wire",
+]

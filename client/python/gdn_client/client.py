@@ -1,0 +1,191 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence as Seq
+
+import grpc
+from numpy.typing import ArrayLike
+
+from . import calls
+from .calls import Call, Calls
+from .errors import from_rpc_error
+from .layout import Layout
+from .retry import ENDLESS, RetryPolicy
+from .rows import Rows
+from .stream import Stream
+from .types import Answer, Renewal, Sequence, ServerInfo
+
+
+class Client:
+    """A connection to one server; safe to use from several threads.
+
+        with Client("unix:/run/gdn.sock") as client:
+            rows = client.rows(request_ids=["a", "b"], token_counts=[3, 5], create=True)
+            answer = client.prefill(layer, rows, hidden)   # [8, hidden_size] in and out
+
+    Every call raises a class of gdn_client.errors. UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED and
+    RESOURCE_EXHAUSTED it answers itself first, as `retry` says, with the same bytes and so the same
+    step_id.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float | None = 10.0,
+        connect_timeout: float = 30.0,
+        retry: RetryPolicy = RetryPolicy(),
+        options: Seq[tuple[str, object]] = (),
+    ):
+        """Connects and asks for the server's facts (`info`).
+
+        target           "host:port" or "unix:/path"
+        timeout          seconds for one try of a call; None: no limit
+        connect_timeout  seconds to wait for a server that is starting
+        options          further gRPC channel arguments
+        """
+        self._timeout, self._retry = timeout, retry
+        self._channel = grpc.insecure_channel(target, options=[*calls.CHANNEL_OPTIONS, *options])
+        self._stubs: dict[str, grpc.UnaryUnaryMultiCallable] = {}
+        self.info: ServerInfo = self._connect(connect_timeout)
+        self._calls = Calls(self.info)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection and the calls under way. Sequences stay until their leases end."""
+        self._channel.close()
+
+    def _connect(self, timeout: float) -> ServerInfo:
+        end = time.monotonic() + timeout
+        for attempt in itertools.count(1):
+            left = max(end - time.monotonic(), 0.0)
+            try:
+                return self._once(calls.server_info(), left, wait_for_ready=True)
+            except grpc.RpcError as e:
+                error = from_rpc_error(e)
+            delay = ENDLESS.delay(error, attempt)
+            if delay is None or time.monotonic() + delay >= end:
+                self.close()
+                raise error
+            time.sleep(delay)
+
+    def _once(self, call: Call, timeout: float | None, wait_for_ready: bool = False):
+        stub = self._stubs.get(call.path)
+        if stub is None:
+            stub = self._stubs[call.path] = self._channel.unary_unary(call.path)
+        return call.parse(stub(call.request, timeout=timeout, wait_for_ready=wait_for_ready))
+
+    def _run(self, call: Call):
+        for attempt in itertools.count(1):
+            try:
+                return self._once(call, self._timeout)
+            except grpc.RpcError as e:
+                error = from_rpc_error(e)
+            delay = self._retry.delay(error, attempt, call.repeatable)
+            if delay is None:
+                raise error
+            time.sleep(delay)
+
+    def step_id(self) -> int:
+        """A new id for a step, or for the steps of a pass: not 0, unlike those of other clients."""
+        return self._calls.step_id()
+
+    def rows(
+        self,
+        *,
+        request_ids: Seq[str] | None = None,
+        slots: ArrayLike | None = None,
+        epochs: ArrayLike | None = None,
+        positions: ArrayLike | None = None,
+        token_counts: ArrayLike | None = None,
+        layout: Layout = Layout.HIDDEN,
+        step_id: int | None = None,
+        create: bool = False,
+        release_after: bool = False,
+        speculative: bool = False,
+        discard_output: bool = False,
+    ) -> Rows:
+        """The rows of a step, encoded once for every layer of a pass. Arrays are lists or numpy.
+
+        request_ids    the caller's ids; "" is a padding row
+        slots, epochs  the fast form, from an earlier Answer; a negative slot is a padding row
+        positions      tokens folded in before this step, at every layer; None: append
+        token_counts   tokens of each row; None: 1 each
+        layout         what `x` will hold
+        step_id        None: a new one. 0: the step cannot be retried safely
+        create         begin the sequences that are not there (first layer of the first chunk only)
+        release_after  end the sequences once the call is answered
+        speculative    keep the states between the tokens until the next step
+        discard_output answer without the output
+        """
+        return self._calls.rows(
+            layout,
+            step_id,
+            request_ids=request_ids,
+            slots=slots,
+            epochs=epochs,
+            positions=positions,
+            token_counts=token_counts,
+            create=create,
+            release_after=release_after,
+            speculative=speculative,
+            discard_output=discard_output,
+        )
+
+    def prefill(self, layer: int, rows: Rows, x=None, *, synthetic_seed: int = 0) -> Answer:
+        """Folds tokens into the rows' sequences at `layer`.
+
+        x: [tokens, hidden_size] of any floating-point type, the rows' tokens back to back, padding
+        rows' included; for a projected layout the tuple of its tensors (see Layout). With
+        synthetic_seed, None: the server makes the input.
+
+        Raises InvalidArgument, NotFound, Aborted, DataLoss, FailedPrecondition, ResourceExhausted,
+        MessageTooLarge, Unavailable, DeadlineExceeded, Cancelled, Internal.
+        """
+        return self._run(self._calls.step("Prefill", layer, rows, x, synthetic_seed))
+
+    def decode(self, layer: int, rows: Rows, x=None, *, synthetic_seed: int = 0) -> Answer:
+        """As prefill, for at most info.max_decode_tokens tokens a row; it goes before prefills."""
+        return self._run(self._calls.step("Decode", layer, rows, x, synthetic_seed))
+
+    def stream(self) -> Stream:
+        """Opens a pipelined stream of steps. Use one for prefills and another for decodes."""
+        return Stream(self._channel.stream_stream(calls.STREAM_PATH), self._calls)
+
+    def get_sequence(self, request_id: str) -> Sequence:
+        """One sequence. Raises NotFound, InvalidArgument."""
+        return self._run(self._calls.get_sequence(request_id))
+
+    def list_sequences(self, page_size: int = 0) -> Iterator[Sequence]:
+        """All sequences in order of slot, asked for in pages (of 1000 unless page_size is less)."""
+        token = None
+        while token != "":
+            sequences, token = self._run(self._calls.list_sequences(page_size, token or ""))
+            yield from sequences
+
+    def release(self, request_ids: Seq[str], epochs: ArrayLike | None = None) -> None:
+        """Ends sequences; one that is not there (or not with its epoch, where that is not 0) is no
+        error. Raises InvalidArgument."""
+        self._run(self._calls.release(request_ids, epochs))
+
+    def renew(self, request_ids: Seq[str], ttl: float | None = None) -> Renewal:
+        """Lengthens leases to `ttl` seconds from now (None: info.step_ttl).
+
+        Raises InvalidArgument."""
+        return self._run(self._calls.renew(request_ids, ttl))
+
+    def health(self, service: str = "") -> str:
+        """SERVING or NOT_SERVING, asked once, without a retry. Raises Unavailable,
+        DeadlineExceeded."""
+        try:
+            return self._once(calls.health(service), self._timeout)
+        except grpc.RpcError as e:
+            raise from_rpc_error(e) from None
