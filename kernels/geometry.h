@@ -35,7 +35,7 @@ struct Geometry {
   int64_t key_size() const { return int64_t{key_heads} * key_dim; }        // H * K
   int64_t value_size() const { return int64_t{value_heads} * value_dim; }  // HV * V
   int64_t conv_dim() const { return 2 * key_size() + value_size(); }       // q | k | v
-  int64_t in_proj_size() const { return conv_dim() + value_size() + 2 * value_heads; }
+  int64_t in_proj_size() const { return conv_dim() + value_size() + int64_t{2} * value_heads; }
   int group() const { return value_heads / key_heads; }  // R
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(key_dim)); }
   int64_t ssm_elements() const { return value_size() * key_dim; }  // [HV][V][K]

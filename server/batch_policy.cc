@@ -60,9 +60,8 @@ size_t FirstUrgent(std::span<const QueueItem> queue, std::span<const size_t> roo
 }
 
 size_t FirstPrefill(std::span<const QueueItem> queue) {
-  const auto it = std::find_if(queue.begin(), queue.end(), [](const QueueItem& item) {
-    return item.kind == Kind::kPrefill;
-  });
+  const auto it = std::find_if(queue.begin(), queue.end(),
+                               [](const QueueItem& item) { return item.kind == Kind::kPrefill; });
   return static_cast<size_t>(it - queue.begin());
 }
 

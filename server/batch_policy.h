@@ -1,11 +1,13 @@
-// Which of the waiting work runs next, and what is merged with it. Pure: no clock, no lock, no state.
+// Which of the waiting work runs next, and what is merged with it. Pure: no clock, no lock, no
+// state.
 //
-//   Steps of a sequence at a layer keep their order of arrival; a call about a sequence waits for all
-//   steps of it that came before, and one that ends sequences holds up those that come after.
-//   Decodes go first, in order of arrival, and what they wait for takes over their priority. Calls go
-//   with them once they wait for nothing, so that to ask after a prompt does not hurry it.
-//   A prefill that waited for prefill_max_wait goes first, but never twice in a row past a decode.
-//   Decodes of one layer and layout that are free to run are merged, within max_rows and max_tokens.
+//   Steps of a sequence at a layer keep their order of arrival; a call about a sequence waits for
+//   all steps of it that came before, and one that ends sequences holds up those that come after.
+//   Decodes go first, in order of arrival, and what they wait for takes over their priority. Calls
+//   go with them once they wait for nothing, so that to ask after a prompt does not hurry it. A
+//   prefill that waited for prefill_max_wait goes first, but never twice in a row past a decode.
+//   Decodes of one layer and layout that are free to run are merged, within max_rows and
+//   max_tokens.
 #pragma once
 
 #include <cstddef>
@@ -37,8 +39,9 @@ struct BatchLimits {
   absl::Duration prefill_max_wait;
 };
 
-// Indices into the queue (which is in order of arrival) to run as one batch, ascending; one index for
-// a call or a prefill; empty only for an empty queue. `after_prefill`: the last batch was a prefill.
+// Indices into the queue (which is in order of arrival) to run as one batch, ascending; one index
+// for a call or a prefill; empty only for an empty queue. `after_prefill`: the last batch was a
+// prefill.
 std::vector<size_t> Decide(std::span<const QueueItem> queue, const BatchLimits& limits,
                            bool after_prefill, absl::Time now);
 

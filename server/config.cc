@@ -1,6 +1,6 @@
 #include "server/config.h"
 
-
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -18,12 +18,12 @@
 namespace gdn {
 namespace {
 
-// The codec drops what comes after this many request_ids and one.
-constexpr int64_t kMostRows = 65535;
-
 using config::ServerConfig;
 using google::protobuf::Descriptor;
 using google::protobuf::FieldDescriptor;
+
+// Less than the request_ids that the codec keeps of a message.
+constexpr int64_t kMostRows = 32768;
 
 // Keeps the first complaint of the text format parser.
 class FirstError : public google::protobuf::io::ErrorCollector {
@@ -42,7 +42,9 @@ absl::StatusOr<ServerConfig> ReadFile(const std::string& path) {
   std::ifstream file(path);
   std::stringstream text;
   text << file.rdbuf();
-  if (!file || text.bad()) return absl::InvalidArgumentError(absl::StrCat("--config: cannot read ", path));
+  if (!file || std::filesystem::is_directory(path)) {
+    return absl::InvalidArgumentError(absl::StrCat("--config: cannot read ", path));
+  }
   FirstError error;
   google::protobuf::TextFormat::Parser parser;
   parser.RecordErrorsTo(&error);
@@ -92,9 +94,8 @@ absl::Status SetFlag(absl::string_view arg, ServerConfig* config) {
   const bool bare = !absl::StrContains(body, '=');
   const bool is_bool = field->cpp_type() == FieldDescriptor::CPPTYPE_BOOL;
   if ((bare && !is_bool) || !SetField(*field, bare ? "true" : flag.second, config)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--", flag.first, ": expected ", field->cpp_type_name(), ", found \"",
-                     flag.second, "\""));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--", flag.first, ": expected ", field->cpp_type_name(), ", found \"", flag.second, "\""));
   }
   return absl::OkStatus();
 }
@@ -118,9 +119,8 @@ absl::Status OneOf(absl::string_view name, const std::string& value,
   for (const std::string& choice : allowed) {
     if (value == choice) return absl::OkStatus();
   }
-  return absl::InvalidArgumentError(absl::StrCat("--", name, ": expected one of ",
-                                                 absl::StrJoin(allowed, ", "), ", found \"", value,
-                                                 "\""));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--", name, ": expected one of ", absl::StrJoin(allowed, ", "), ", found \"", value, "\""));
 }
 
 absl::Status AtLeast(absl::string_view name, int64_t value, int64_t least) {
@@ -172,7 +172,8 @@ std::string FlagHelp() {
   for (int i = 0; i < descriptor->field_count(); ++i) {
     const FieldDescriptor& field = *descriptor->field(i);
     absl::StrAppendFormat(&text, "  --%-22s %s (default \"%s\")\n", field.name(),
-                          field.options().GetExtension(config::help), ValueText(ServerConfig(), field));
+                          field.options().GetExtension(config::help),
+                          ValueText(ServerConfig(), field));
   }
   return text;
 }
@@ -189,8 +190,9 @@ std::string AsFlags(const ServerConfig& config) {
 
 absl::Status Validate(const ServerConfig& config) {
   const std::vector<absl::Status> checks = {
-      config.model().empty() ? absl::InvalidArgumentError("--model: a checkpoint's directory is required")
-                             : absl::OkStatus(),
+      config.model().empty()
+          ? absl::InvalidArgumentError("--model: a checkpoint's directory is required")
+          : absl::OkStatus(),
       Addresses(config).empty() ? absl::InvalidArgumentError("--listen: no address")
                                 : absl::OkStatus(),
       OneOf("dtype", config.dtype(), {"auto", "fp32", "bf16", "fp16"}),

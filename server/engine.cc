@@ -142,8 +142,8 @@ void Engine::TakeArrivals() {
 }
 
 // The sequence a row is about, or 0 where its fence fits none. It must fit none later either: a
-// caller knows an epoch only once the step that began it was answered, and one that guesses an epoch
-// to come would be beside that sequence's other rows, for which nothing makes it wait.
+// caller knows an epoch only once the step that began it was answered, and one that guesses an
+// epoch to come would be beside that sequence's other rows, for which nothing makes it wait.
 SequenceKey Engine::KeyOfRow(const StepRequest& request, size_t row) const {
   if (request.by_id()) return KeyOf(request.request_ids[row]);
   const SequenceRecord& record = table_.At(request.slots[row]);
@@ -151,8 +151,8 @@ SequenceKey Engine::KeyOfRow(const StepRequest& request, size_t row) const {
 }
 
 int Engine::LayerIndex(uint32_t layer) const {
-  const auto it = std::lower_bound(options_.layers.begin(), options_.layers.end(),
-                                   static_cast<int>(layer));
+  const auto it =
+      std::lower_bound(options_.layers.begin(), options_.layers.end(), static_cast<int>(layer));
   assert(it != options_.layers.end() && *it == static_cast<int>(layer));
   return static_cast<int>(it - options_.layers.begin());
 }
@@ -238,8 +238,7 @@ bool Engine::Prepare(std::shared_ptr<gdn::Step> step, int layer, absl::Time now)
     Answer(*running.step, fault, {});
     return false;
   }
-  const size_t bytes =
-      request.total_tokens() * RowBytes(options_.shape, request.input_layout);
+  const size_t bytes = request.total_tokens() * RowBytes(options_.shape, request.input_layout);
   if (bytes > 0) running.output = running.step->allocate(bytes);
   running_.push_back(std::move(running));
   return true;
@@ -309,9 +308,8 @@ Fault Engine::Commit(Running& running, int layer, absl::Time now) {
   for (size_t row = 0; row < running.plan.size(); ++row) {
     const RowPlan& plan = running.plan[row];
     if (plan.action == RowPlan::Action::kPad) continue;
-    const RowFault what = plan.action == RowPlan::Action::kTouch
-                              ? RowFault::kNone
-                              : faults_[running.first_row + row];
+    const RowFault what =
+        plan.action == RowPlan::Action::kTouch ? RowFault::kNone : faults_[running.first_row + row];
     const auto index = static_cast<uint32_t>(row);
     switch (what) {
       case RowFault::kNone:
@@ -355,8 +353,7 @@ void Engine::KeepAnswer(const Running& running, size_t row, int layer) {
   const StepRequest& request = running.step->request;
   const uint64_t epoch = table_.At(running.plan[row].slot).epoch;
   answers_.Erase(epoch, layer);
-  const bool large =
-      request.tokens(row) > static_cast<uint32_t>(options_.shape.max_decode_tokens);
+  const bool large = request.tokens(row) > static_cast<uint32_t>(options_.shape.max_decode_tokens);
   if (request.step_id == 0 || !large) return;
   const size_t row_bytes = RowBytes(options_.shape, request.input_layout);
   const int64_t first = offsets_[running.first_row + row] - offsets_[running.first_row];

@@ -108,7 +108,7 @@ class Engine {
   Mailbox mailbox_;
   SlotTable table_;
   AnswerStore answers_;
-  std::vector<Waiting> queue_;  // in order of arrival
+  std::vector<Waiting> queue_;                         // in order of arrival
   std::vector<std::pair<int32_t, uint64_t>> touched_;  // slot, epoch: leases to begin anew
   bool after_prefill_ = false;
 

@@ -35,11 +35,12 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
   builder.RegisterService(&self->sequence_service_);
   self->server_ = builder.BuildAndStart();
   for (size_t i = 0; i < addresses.size(); ++i) {
-    if (self->server_ == nullptr || ports[i] == 0) {
+    if (ports[i] == 0) {
       return absl::UnavailableError(absl::StrCat("cannot listen on ", addresses[i]));
     }
     self->addresses_.push_back(WithPort(addresses[i], ports[i]));
   }
+  if (self->server_ == nullptr) return absl::UnavailableError("the server does not start");
   self->SetServing(false);
   return self;
 }

@@ -14,9 +14,9 @@
 
 namespace gdn {
 
-// A call that is about sequences and not about tokens. It runs on the engine's thread once the steps
-// that came before it and concern `request_ids` (or, with waits_for_all, all steps) are done. With
-// holds_up, the steps that come after it and concern `request_ids` wait for it.
+// A call that is about sequences and not about tokens. It runs on the engine's thread once the
+// steps that came before it and concern `request_ids` (or, with waits_for_all, all steps) are done.
+// With holds_up, the steps that come after it and concern `request_ids` wait for it.
 struct Call {
   std::vector<std::string> request_ids;
   bool waits_for_all = false;

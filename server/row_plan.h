@@ -25,7 +25,7 @@ struct RowPlan {
 };
 
 struct RowRules {
-  int layer = 0;                  // index into the layers hosted
+  int layer = 0;                   // index into the layers hosted
   uint32_t max_decode_tokens = 0;  // rows up to this length have their answers in the answer pool
   bool draining = false;           // no new sequences
   absl::Time now;

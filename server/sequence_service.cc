@@ -51,9 +51,8 @@ grpc::ServerUnaryReactor* RunCall(const Readiness& readiness, grpc::CallbackServ
   Call call = {std::move(pending.request_ids), pending.waits_for_all, pending.holds_up,
                [=, run = std::move(pending.run)](absl::Time now) {
                  const Fault fault = run(*hosted, now, response);
-                 reactor->Finish(fault.ok()
-                                     ? grpc::Status::OK
-                                     : ToGrpcStatus(fault, hosted->rules.instance_id));
+                 reactor->Finish(fault.ok() ? grpc::Status::OK
+                                            : ToGrpcStatus(fault, hosted->rules.instance_id));
                }};
   return hosted->engine->Submit(std::move(call), absl::Now()) ? reactor : refuse(Draining());
 }

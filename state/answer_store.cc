@@ -9,9 +9,8 @@ void AnswerStore::Put(uint64_t epoch, int layer, std::span<const std::byte> answ
     const Key oldest = newest_first_.back().key;
     Erase(oldest.first, oldest.second);
   }
-  newest_first_.push_front({{epoch, layer},
-                            std::string(reinterpret_cast<const char*>(answer.data()),
-                                        answer.size())});
+  newest_first_.push_front(
+      {{epoch, layer}, std::string(reinterpret_cast<const char*>(answer.data()), answer.size())});
   index_[{epoch, layer}] = newest_first_.begin();
   bytes_ += answer.size();
 }

@@ -1,4 +1,4 @@
-"""Compiles ../../proto to a descriptor set when the package is built; the rest is in pyproject.toml.
+"""Compiles ../../proto to a descriptor set when the package is built. The rest is in pyproject.toml.
 
 The package makes its message classes from that set when it is imported, so it works with every
 protobuf runtime, whatever protoc compiled the set.

@@ -34,7 +34,7 @@ struct Source {
 };
 
 void LoadRows(float* y, const Source& s, const ChunkAt& at) {
-  for (int i = 0; i < at.n; ++i) {
+  for (int64_t i = 0; i < at.n; ++i) {
     const int64_t element = (at.begin + i) * s.stride + s.offset;
     BestKernels().to_float(
         y + i * s.dim,
@@ -44,7 +44,7 @@ void LoadRows(float* y, const Source& s, const ChunkAt& at) {
 }
 
 void StoreRows(const Source& s, const float* x, const ChunkAt& at) {
-  for (int i = 0; i < at.n; ++i) {
+  for (int64_t i = 0; i < at.n; ++i) {
     const int64_t element = (at.begin + i) * s.stride + s.offset;
     BestKernels().from_float(static_cast<std::byte*>(const_cast<void*>(s.data)) +
                                  element * static_cast<int64_t>(SizeOf(s.type)),

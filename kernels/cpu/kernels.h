@@ -16,7 +16,7 @@ inline constexpr int kDepth = 256;
 // Tokens of a matrix product at most; longer ones are cut.
 inline constexpr int kMaxProductRows = 512;
 // Channels that a task of the convolution computes at most.
-inline constexpr int kConvBlock = 128;
+inline constexpr int kConvBlock = 512;
 // Of the head dimensions.
 inline constexpr int kMaxHeadDim = 256;
 

@@ -39,7 +39,7 @@ void MultiplyTile(const PackedProduct& p, const std::byte* x, std::byte* y, int6
                      .y = y + column * size,
                      .y_type = p.io,
                      .y_stride = p.y_stride,
-                     .sums = ThreadScratch(kMaxProductRows * kGroupColumns)});
+                     .sums = ThreadScratch(size_t{kMaxProductRows} * kGroupColumns)});
   });
 }
 

@@ -9,8 +9,9 @@ namespace gdn::cpu {
 namespace {
 
 // c [rows, columns] = factor * c + a · b. c and b by panels or c dense: element (i, j) of c is at
-// (j / panel) * c_panel + i * c_stride + j % panel; panel p of b begins at p * b_panel. Where
-// `lower` is set a is lower triangular, and what lies right of its diagonal is not multiplied.
+// (j / panel) * c_panel + i * c_stride + j % panel; panel p of b begins at p * b_panel. With
+// `lower_a` a is lower triangular, and what lies right of its diagonal is not multiplied; with
+// `lower_c` tiles of c that lie right of its diagonal are left as they are.
 struct SmallProduct {
   int64_t rows;
   int64_t columns;
@@ -22,7 +23,8 @@ struct SmallProduct {
   int64_t c_stride;
   int64_t c_panel;
   float factor;
-  bool lower;
+  bool lower_a = false;
+  bool lower_c = false;
 };
 
 inline void Multiply(const SmallProduct& p) {
@@ -31,7 +33,8 @@ inline void Multiply(const SmallProduct& p) {
     for (int64_t tile = 0; tile < cut.count; ++tile) {
       const int64_t row = cut.begin(tile);
       const int rows = cut.rows(tile);
-      const int64_t depth = p.lower ? row + rows : p.depth;
+      if (p.lower_c && panel * kPanel >= row + rows) continue;
+      const int64_t depth = p.lower_a ? row + rows : p.depth;
       const TileOperand a = {p.a.data + row * p.a.row_stride, p.a.row_stride, p.a.depth_stride};
       TileOf(rows, depth, a, p.b + panel * p.b_panel, p.c + panel * p.c_panel + row * p.c_stride,
              p.c_stride, p.factor);
@@ -79,14 +82,14 @@ inline void TransposeFromPanels(T* x, const float* y, int64_t rows, int64_t colu
 }
 
 // decay_ij = exp(gamma_i - gamma_j) for j <= i, 0 for j > i; k_columns = kᵀ
-void ChunkPrepare(const ChunkTile& t) {
+inline void ChunkPrepare(const ChunkTile& t) {
   TransposeToPanels(t.k_columns, t.k, t.key_dim, t.n, kChunk);
   VecF lane;
-  for (int i = 0; i < kLanes; ++i) lane[i] = static_cast<float>(i);
+  for (int64_t i = 0; i < kLanes; ++i) lane[i] = static_cast<float>(i);
   float gamma[kChunk] = {};
-  for (int i = 0; i < t.n; ++i) gamma[i] = t.gamma[i];
-  for (int i = 0; i < t.n; ++i) {
-    for (int j = 0; j < kChunk; j += kLanes) {
+  for (int64_t i = 0; i < t.n; ++i) gamma[i] = t.gamma[i];
+  for (int64_t i = 0; i < t.n; ++i) {
+    for (int64_t j = 0; j < kChunk; j += kLanes) {
       const VecF x = Exp(gamma[i] - LoadV(gamma + j));
       StoreV(t.decay + i * kChunk + j,
              Select(lane + static_cast<float>(j) <= static_cast<float>(i), x, VecF{}));
@@ -106,9 +109,9 @@ inline void DecayedDots(const ChunkTile& t, const float* x, float* y) {
             .c_stride = kChunk,
             .c_panel = kPanel,
             .factor = 0.0f,
-            .lower = false});
-  for (int i = 0; i < t.n; ++i) {
-    for (int j = 0; j < kChunk; j += kLanes) {
+            .lower_c = true});
+  for (int64_t i = 0; i < t.n; ++i) {
+    for (int64_t j = 0; j < kChunk; j += kLanes) {
       float* p = y + i * kChunk + j;
       const VecF decay = LoadV(t.decay + i * kChunk + j);
       StoreV(p, Select(decay == 0.0f, VecF{}, decay * LoadV(p)));
@@ -117,34 +120,34 @@ inline void DecayedDots(const ChunkTile& t, const float* x, float* y) {
 }
 
 // A_ij = beta_i * (k_i · k_j) * exp(gamma_i - gamma_j) for i > j, else 0
-void ChunkKkt(const ChunkTile& t) {
+inline void ChunkKkt(const ChunkTile& t) {
   DecayedDots(t, t.k, t.a);
-  for (int i = 0; i < t.n; ++i) {
+  for (int64_t i = 0; i < t.n; ++i) {
     float* row = t.a + i * kChunk;
-    for (int j = 0; j < kChunk; j += kLanes) StoreV(row + j, LoadV(row + j) * t.beta[i]);
+    for (int64_t j = 0; j < kChunk; j += kLanes) StoreV(row + j, LoadV(row + j) * t.beta[i]);
     row[i] = 0.0f;
   }
 }
 
 // inverse = (I + A)^-1 row by row: inverse_i = e_i - sum over j < i of A_ij * inverse_j
-void ChunkSolve(const ChunkTile& t) {
+inline void ChunkSolve(const ChunkTile& t) {
   constexpr int kVectors = kChunk / kLanes;
-  for (int i = 0; i < t.n; ++i) {
+  for (int64_t i = 0; i < t.n; ++i) {
     VecF sum[kVectors] = {};
     const int used = (i + kLanes - 1) / kLanes;
-    for (int j = 0; j < i; ++j) {
+    for (int64_t j = 0; j < i; ++j) {
       const float a = t.a[i * kChunk + j];
-      for (int c = 0; c < used; ++c) sum[c] -= a * LoadV(t.inverse + j * kChunk + c * kLanes);
+      for (int64_t c = 0; c < used; ++c) sum[c] -= a * LoadV(t.inverse + j * kChunk + c * kLanes);
     }
-    for (int c = 0; c < kVectors; ++c) StoreV(t.inverse + i * kChunk + c * kLanes, sum[c]);
+    for (int64_t c = 0; c < kVectors; ++c) StoreV(t.inverse + i * kChunk + c * kLanes, sum[c]);
     t.inverse[i * kChunk + i] = 1.0f;
   }
 }
 
 // w_i = -sum_j inverse_ij * beta_j * exp(gamma_j) * k_j;  u_i = sum_j inverse_ij * beta_j * v_j
-void ChunkWU(const ChunkTile& t) {
+inline void ChunkWU(const ChunkTile& t) {
   float factor[kChunk] = {};
-  for (int i = 0; i < t.n; ++i) factor[i] = -t.beta[i] * Exp(t.gamma[i]);
+  for (int64_t i = 0; i < t.n; ++i) factor[i] = -t.beta[i] * Exp(t.gamma[i]);
   ToPanels(t.work, kChunk, t.k, t.n, t.key_dim, factor);
   const TileOperand inverse = {t.inverse, kChunk, 1};
   Multiply({.rows = t.n,
@@ -157,7 +160,7 @@ void ChunkWU(const ChunkTile& t) {
             .c_stride = t.key_dim,
             .c_panel = kPanel,
             .factor = 0.0f,
-            .lower = true});
+            .lower_a = true});
   ToPanels(t.work, kChunk, t.v, t.n, t.value_dim, t.beta);
   Multiply({.rows = t.n,
             .columns = t.value_dim,
@@ -169,11 +172,11 @@ void ChunkWU(const ChunkTile& t) {
             .c_stride = kPanel,
             .c_panel = kChunk * kPanel,
             .factor = 0.0f,
-            .lower = true});
+            .lower_a = true});
 }
 
 // u becomes v_new = u - w S. The state stays that before the chunk.
-void ChunkVNew(const ChunkTile& t) {
+inline void ChunkVNew(const ChunkTile& t) {
   Multiply({.rows = t.n,
             .columns = t.value_dim,
             .depth = t.key_dim,
@@ -183,15 +186,14 @@ void ChunkVNew(const ChunkTile& t) {
             .c = t.u,
             .c_stride = kPanel,
             .c_panel = kChunk * kPanel,
-            .factor = 1.0f,
-            .lower = false});
+            .factor = 1.0f});
 }
 
 // S = exp(gamma_last) * S + sum_i k_i ⊗ (v_new_i * exp(gamma_last - gamma_i))
-void ChunkState(const ChunkTile& t) {
-  const float* decay = t.decay + (t.n - 1) * kChunk;
+inline void ChunkState(const ChunkTile& t) {
+  const float* decay = t.decay + int64_t{t.n - 1} * kChunk;
   for (int64_t panel = 0; panel * kPanel < t.value_dim; ++panel) {
-    for (int i = 0; i < t.n; ++i) {
+    for (int64_t i = 0; i < t.n; ++i) {
       const int64_t at = panel * kChunk * kPanel + i * kPanel;
       StoreV(t.work + at, LoadV(t.u + at) * decay[i]);
       StoreV(t.work + at + kLanes, LoadV(t.u + at + kLanes) * decay[i]);
@@ -206,18 +208,17 @@ void ChunkState(const ChunkTile& t) {
             .c = t.state,
             .c_stride = kPanel,
             .c_panel = int64_t{t.key_dim} * kPanel,
-            .factor = Exp(t.gamma[t.n - 1]),
-            .lower = false});
+            .factor = Exp(t.gamma[t.n - 1])});
 }
 
 // o_i = exp(gamma_i) * Sᵀ q_i + sum over j <= i of exp(gamma_i - gamma_j) * (q_i · k_j) * v_new_j,
 // S being the state before the chunk and q scaled. Overwrites q and a.
-void ChunkO(const ChunkTile& t) {
+inline void ChunkO(const ChunkTile& t) {
   DecayedDots(t, t.q, t.a);
-  for (int i = 0; i < t.n; ++i) {
+  for (int64_t i = 0; i < t.n; ++i) {
     const float factor = Exp(t.gamma[i]);
-    float* q = t.q + int64_t{i} * t.key_dim;
-    for (int c = 0; c < t.key_dim; c += kLanes) StoreV(q + c, LoadV(q + c) * factor);
+    float* q = t.q + i * t.key_dim;
+    for (int64_t c = 0; c < t.key_dim; c += kLanes) StoreV(q + c, LoadV(q + c) * factor);
   }
   Multiply({.rows = t.n,
             .columns = t.value_dim,
@@ -228,8 +229,7 @@ void ChunkO(const ChunkTile& t) {
             .c = t.o,
             .c_stride = t.value_dim,
             .c_panel = kPanel,
-            .factor = 0.0f,
-            .lower = false});
+            .factor = 0.0f});
   Multiply({.rows = t.n,
             .columns = t.value_dim,
             .depth = t.n,
@@ -240,14 +240,14 @@ void ChunkO(const ChunkTile& t) {
             .c_stride = t.value_dim,
             .c_panel = kPanel,
             .factor = 1.0f,
-            .lower = true});
+            .lower_a = true});
 }
 
 // q, k, v, beta and the prefix sums of g of the chunk that begins at token `begin`.
 inline void LoadChunk(const HeadTask& t, int64_t begin, ChunkTile& tile) {
   tile.n = static_cast<int>(t.tokens - begin < kChunk ? t.tokens - begin : kChunk);
   float sum = 0.0f;
-  for (int i = 0; i < tile.n; ++i) {
+  for (int64_t i = 0; i < tile.n; ++i) {
     const int64_t token = begin + i;
     WithType(t.io, [&]<typename T>(TypeTag<T>) {
       LoadToken<T>(t, token, tile.q + i * t.key_dim, tile.k + i * t.key_dim,
@@ -260,7 +260,7 @@ inline void LoadChunk(const HeadTask& t, int64_t begin, ChunkTile& tile) {
 }
 
 // tile: the arrays, filled in here.
-void Chunked(const HeadTask& t, ChunkTile tile) {
+inline void Chunked(const HeadTask& t, ChunkTile tile) {
   const int64_t elements = int64_t{t.key_dim} * t.value_dim;
   if (t.state != nullptr && t.load_state) {
     WithStateType(t.state_type, [&]<typename S>(TypeTag<S>) {
@@ -280,7 +280,7 @@ void Chunked(const HeadTask& t, ChunkTile tile) {
     ChunkVNew(tile);
     ChunkO(tile);
     ChunkState(tile);
-    for (int i = 0; i < tile.n; ++i) {
+    for (int64_t i = 0; i < tile.n; ++i) {
       FromFloat(static_cast<char*>(t.o) + (begin + i) * t.o_stride * o_bytes, t.o_type,
                 tile.o + i * t.value_dim, t.value_dim);
     }

@@ -6,12 +6,13 @@
 namespace gdn::cpu {
 namespace {
 
-// exp(x) = 2^n * exp(r) with n = round(x / ln 2) and |r| <= ln 2 / 2. Zero below the normal range.
+// exp(x) = 2^n * exp(r) with n = round(x / ln 2) and |r| <= ln 2 / 2. The ends of the range are
+// such that 2^n comes out as zero below the normal numbers and the product as infinity above them.
 inline VecF Exp(VecF x) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: what is added loses its fraction
-  constexpr float kHighest = 88.7228394f, kLowest = -87.3365479f;
-  const VecF clamped =
-      Select(x > kHighest, Broadcast(kHighest), Select(x < kLowest, Broadcast(kLowest), x));
+  constexpr float kHighest = 89.0f, kLowest = -87.33f;
+  const VecF low = Select(x < kLowest, Broadcast(kLowest), x);
+  const VecF clamped = Select(low > kHighest, Broadcast(kHighest), low);
   const VecF shifted = clamped * 1.44269504f + kRound;
   const VecF n = shifted - kRound;
   const VecF r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
@@ -23,9 +24,7 @@ inline VecF Exp(VecF x) {
   p = p * (r * r) + r + 1.0f;
   // 2^n as 2 * 2^(n - 1), because n may be 128.
   const VecU power = (AsU(shifted) - 0x4b400000 + 126) << 23;
-  const VecF y = p * 2.0f * AsF(power);
-  const VecF large = Select(x > kHighest, AsF(BroadcastU(0x7f800000)), y);
-  return Select(x != x, x, Select(x < kLowest, VecF{}, large));
+  return p * 2.0f * AsF(power);
 }
 
 inline VecF Sigmoid(VecF x) { return 1.0f / (1.0f + Exp(-x)); }

@@ -7,7 +7,7 @@
 namespace gdn::cpu {
 namespace {
 
-constexpr int kMaxConvWidth = 4;
+inline constexpr int kMaxConvWidth = 4;
 
 // Everything of a convolution's block that does not change from token to token.
 struct ConvWeights {
@@ -16,9 +16,9 @@ struct ConvWeights {
 };
 
 inline void Transpose(const ConvTask& t, ConvWeights& w) {
-  for (int c = 0; c < kConvBlock; ++c) {
+  for (int64_t c = 0; c < kConvBlock; ++c) {
     w.bias[c] = t.bias != nullptr && c < t.channels ? t.bias[c] : 0.0f;
-    for (int j = 0; j < t.width; ++j) {
+    for (int64_t j = 0; j < t.width; ++j) {
       w.weight[j][c] = c < t.channels ? t.weight[c * t.width + j] : 0.0f;
     }
   }
@@ -29,13 +29,13 @@ template <typename T>
 inline void ConvToken(const ConvTask& t, const ConvWeights& w, const T* const* rows, T* y) {
   ForEachVector(t.channels, [&](int64_t c, int lanes) {
     VecF sum = LoadV(w.bias + c);
-    for (int j = 0; j < t.width; ++j) sum += LoadV(w.weight[j] + c) * LoadV(rows[j] + c, lanes);
+    for (int64_t j = 0; j < t.width; ++j) sum += LoadV(w.weight[j] + c) * LoadV(rows[j] + c, lanes);
     StoreV(y + c, t.activation == Activation::kSilu ? Silu(sum) : sum, lanes);
   });
 }
 
 template <typename T>
-void ConvAs(const ConvTask& t) {
+inline void ConvAs(const ConvTask& t) {
   ConvWeights w;
   Transpose(t, w);
   const T zeros[kConvBlock] = {};
@@ -50,18 +50,18 @@ void ConvAs(const ConvTask& t) {
   };
   for (int64_t i = 0; i < t.tokens; ++i) {
     const T* rows[kMaxConvWidth];
-    for (int j = 0; j < t.width; ++j) rows[j] = row(i - history + j);
+    for (int64_t j = 0; j < t.width; ++j) rows[j] = row(i - history + j);
     ConvToken(t, w, rows, y + i * t.y_stride);
   }
   if (state == nullptr) return;
   // Ascending, so that what a row is taken from has not been overwritten.
-  for (int j = 0; j < history; ++j) {
+  for (int64_t j = 0; j < history; ++j) {
     memmove(state + j * t.state_stride, row(t.tokens - history + j),
             static_cast<size_t>(t.channels) * sizeof(T));
   }
 }
 
-void Conv(const ConvTask& t) {
+inline void Conv(const ConvTask& t) {
   WithType(t.io, [&]<typename T>(TypeTag<T>) { ConvAs<T>(t); });
 }
 
@@ -72,7 +72,7 @@ inline float SumOfSquares(const T* x, int64_t n) {
     const VecF v = LoadV(x + i, lanes);
     sum += v * v;
   });
-  return SumLanes(sum)[0];
+  return SumLanes(sum);
 }
 
 // 1 / sqrt(x), NaN where the sum of squares x has overflowed: an infinite norm must not pass as a
@@ -87,7 +87,7 @@ inline void L2Normalise(Y* y, const X* x, int64_t n, float eps) {
                 [&](int64_t i, int lanes) { StoreV(y + i, LoadV(x + i, lanes) * factor, lanes); });
 }
 
-void L2Norm(const NormTask& t) {
+inline void L2Norm(const NormTask& t) {
   WithType(t.x_type, [&]<typename X>(TypeTag<X>) {
     WithType(t.y_type, [&]<typename Y>(TypeTag<Y>) {
       L2Normalise(static_cast<Y*>(t.y), static_cast<const X*>(t.x), t.dim, t.eps);
@@ -107,7 +107,7 @@ inline void RmsNormGatedAs(const NormTask& t, const X* x, const T* z, T* y) {
   });
 }
 
-void RmsNormGated(const NormTask& t) {
+inline void RmsNormGated(const NormTask& t) {
   WithType(t.x_type, [&]<typename X>(TypeTag<X>) {
     WithType(t.y_type, [&]<typename T>(TypeTag<T>) {
       RmsNormGatedAs(t, static_cast<const X*>(t.x), static_cast<const T*>(t.z),

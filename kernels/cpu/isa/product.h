@@ -13,15 +13,15 @@ inline int64_t DepthOf(int64_t depth, int64_t begin) {
   return depth - begin < kDepth ? depth - begin : kDepth;
 }
 
-inline int Panels(int columns) { return (columns + kPanel - 1) / kPanel; }
+inline int64_t Panels(int64_t columns) { return (columns + kPanel - 1) / kPanel; }
 
 template <typename T>
-void PackColumnsAs(T* packed, const T* w, int64_t depth, int columns) {
+inline void PackColumnsAs(T* packed, const T* w, int64_t depth, int columns) {
   for (int64_t k0 = 0; k0 < depth; k0 += kDepth) {
     const int64_t part = DepthOf(depth, k0);
-    for (int panel = 0; panel < Panels(columns); ++panel) {
-      for (int j = 0; j < kPanel; ++j) {
-        const int column = panel * kPanel + j;
+    for (int64_t panel = 0; panel < Panels(columns); ++panel) {
+      for (int64_t j = 0; j < kPanel; ++j) {
+        const int64_t column = panel * kPanel + j;
         for (int64_t k = 0; k < part; ++k) {
           packed[k * kPanel + j] = column < columns ? w[column * depth + k0 + k] : T{};
         }
@@ -31,7 +31,7 @@ void PackColumnsAs(T* packed, const T* w, int64_t depth, int columns) {
   }
 }
 
-void PackColumns(void* packed, const void* w, DType type, int64_t depth, int columns) {
+inline void PackColumns(void* packed, const void* w, DType type, int64_t depth, int columns) {
   if (type == DType::kFp32) {
     PackColumnsAs(static_cast<float*>(packed), static_cast<const float*>(w), depth, columns);
   } else {
@@ -41,8 +41,8 @@ void PackColumns(void* packed, const void* w, DType type, int64_t depth, int col
 
 // [depth / 256][tile][256][tile rows]. Rows are those of whole tiles or not: each row's place
 // depends on the number of rows alone.
-void PackRows(float* packed, const void* x, DType type, int64_t x_stride, int64_t rows,
-              int64_t depth, int64_t begin, int64_t end) {
+inline void PackRows(float* packed, const void* x, DType type, int64_t x_stride, int64_t rows,
+                     int64_t depth, int64_t begin, int64_t end) {
   const TileCut cut(rows);
   WithType(type, [&]<typename T>(TypeTag<T>) {
     for (int64_t tile = 0; tile < cut.count; ++tile) {
@@ -68,14 +68,14 @@ inline const float* BlockInFloat(const void* w, DType type, int64_t n, float* ro
   return room;
 }
 
-void Product(const ProductTask& t) {
+inline void Product(const ProductTask& t) {
   alignas(64) float room[kDepth * kPanel];
   const TileCut cut(t.rows);
   const auto* w = static_cast<const unsigned char*>(t.w);
   const int64_t w_bytes = t.w_type == DType::kFp32 ? 4 : 2;
   for (int64_t k0 = 0; k0 < t.depth; k0 += kDepth) {
     const int64_t part = DepthOf(t.depth, k0);
-    for (int panel = 0; panel < Panels(t.columns); ++panel, w += part * kPanel * w_bytes) {
+    for (int64_t panel = 0; panel < Panels(t.columns); ++panel, w += part * kPanel * w_bytes) {
       const float* b = BlockInFloat(w, t.w_type, part * kPanel, room);
       for (int64_t tile = 0; tile < cut.count; ++tile) {
         const int64_t first = cut.begin(tile);

@@ -8,8 +8,8 @@
 namespace gdn::cpu {
 namespace {
 
-constexpr int kStateRows = 4;    // of [V, K], at a time
-constexpr int kTokenBlock = 16;  // tokens whose q, k, v and o are held in fp32
+inline constexpr int64_t kStateRows = 4;  // of [V, K], at a time
+inline constexpr int kTokenBlock = 16;    // tokens whose q, k, v and o are held in fp32
 
 // Operands of a block of tokens in fp32.
 struct TokenBlock {
@@ -25,8 +25,8 @@ struct TokenBlock {
 
 inline float Dot(const float* x, const float* y, int n) {
   VecF sum = {};
-  for (int i = 0; i < n; i += kLanes) sum += LoadV(x + i) * LoadV(y + i);
-  return SumLanes(sum)[0];
+  for (int64_t i = 0; i < n; i += kLanes) sum += LoadV(x + i) * LoadV(y + i);
+  return SumLanes(sum);
 }
 
 // q, k and v of token t in fp32, normalised and scaled as the task says.
@@ -41,13 +41,13 @@ inline void LoadToken(const HeadTask& t, int64_t token, float* q, float* k, floa
     Copy(q, from_q, t.key_dim);
     Copy(k, from_k, t.key_dim);
   }
-  for (int i = 0; i < t.key_dim; i += kLanes) StoreV(q + i, LoadV(q + i) * t.scale);
+  for (int64_t i = 0; i < t.key_dim; i += kLanes) StoreV(q + i, LoadV(q + i) * t.scale);
   Copy(v, static_cast<const T*>(t.v) + token * t.v_stride, t.value_dim);
 }
 
 inline void LoadBlock(const HeadTask& t, int64_t begin, TokenBlock& b) {
   b.tokens = static_cast<int>(t.tokens - begin < kTokenBlock ? t.tokens - begin : kTokenBlock);
-  for (int i = 0; i < b.tokens; ++i) {
+  for (int64_t i = 0; i < b.tokens; ++i) {
     const int64_t token = begin + i;
     WithType(t.io, [&]<typename T>(TypeTag<T>) { LoadToken<T>(t, token, b.q[i], b.k[i], b.v[i]); });
     b.decay[i] = t.g == nullptr ? 1.0f : Exp(t.g[token * t.gate_stride]);
@@ -59,48 +59,56 @@ inline void LoadBlock(const HeadTask& t, int64_t begin, TokenBlock& b) {
 // One token over rows [row, row + kStateRows) of the state, s [kStateRows, K]:
 //   kv = decay * (s · k);  d = beta * (v - kv);  o = decay * (s · q) + d * (k · q)
 //   s = decay * s + d * k
-inline void FoldToken(TokenBlock& b, int i, int row, int key_dim, float* s) {
+inline void FoldToken(TokenBlock& b, int64_t i, int64_t row, int64_t key_dim, float* s) {
   VecF sk[kStateRows] = {}, sq[kStateRows] = {};
-  for (int c = 0; c < key_dim; c += kLanes) {
+  for (int64_t c = 0; c < key_dim; c += kLanes) {
     const VecF k = LoadV(b.k[i] + c), q = LoadV(b.q[i] + c);
-    for (int r = 0; r < kStateRows; ++r) {
+    for (int64_t r = 0; r < kStateRows; ++r) {
       const VecF x = LoadV(s + r * key_dim + c);
       sk[r] += x * k;
       sq[r] += x * q;
     }
   }
   float d[kStateRows];
-  for (int r = 0; r < kStateRows; ++r) {
-    const float kv = b.decay[i] * SumLanes(sk[r])[0];
+  for (int64_t r = 0; r < kStateRows; ++r) {
+    const float kv = b.decay[i] * SumLanes(sk[r]);
     d[r] = b.beta[i] * (b.v[i][row + r] - kv);
-    b.o[i][row + r] = b.decay[i] * SumLanes(sq[r])[0] + d[r] * b.kq[i];
+    b.o[i][row + r] = b.decay[i] * SumLanes(sq[r]) + d[r] * b.kq[i];
   }
-  for (int c = 0; c < key_dim; c += kLanes) {
+  for (int64_t c = 0; c < key_dim; c += kLanes) {
     const VecF k = LoadV(b.k[i] + c);
-    for (int r = 0; r < kStateRows; ++r) {
+    for (int64_t r = 0; r < kStateRows; ++r) {
       float* x = s + r * key_dim + c;
       StoreV(x, b.decay[i] * LoadV(x) + d[r] * k);
     }
   }
 }
 
+// For writing: a state is in memory, further away than the hardware looks ahead by itself.
 template <typename S>
-void FoldBlock(const HeadTask& t, TokenBlock& b, S* state, bool load) {
+inline void PrefetchRows(const S* rows, int64_t n) {
+  const auto* bytes = reinterpret_cast<const char*>(rows);
+  for (int64_t i = 0; i < n * int64_t{sizeof(S)}; i += 64) __builtin_prefetch(bytes + i, 1);
+}
+
+template <typename S>
+inline void FoldBlock(const HeadTask& t, TokenBlock& b, S* state, bool load) {
   alignas(64) float s[kStateRows * kMaxHeadDim];
-  const int64_t n = int64_t{kStateRows} * t.key_dim;
-  for (int row = 0; row < t.value_dim; row += kStateRows) {
+  const int64_t n = kStateRows * t.key_dim;
+  for (int64_t row = 0; row < t.value_dim; row += kStateRows) {
     if (load) {
-      Copy(s, state + int64_t{row} * t.key_dim, n);
+      PrefetchRows(state + (row + 2 * kStateRows) * int64_t{t.key_dim}, n);
+      Copy(s, state + row * t.key_dim, n);
     } else {
       for (int64_t i = 0; i < n; i += kLanes) StoreV(s + i, VecF{});
     }
-    for (int i = 0; i < b.tokens; ++i) FoldToken(b, i, row, t.key_dim, s);
-    Copy(state + int64_t{row} * t.key_dim, s, n);
+    for (int64_t i = 0; i < b.tokens; ++i) FoldToken(b, i, row, t.key_dim, s);
+    Copy(state + row * t.key_dim, s, n);
   }
 }
 
 // scratch: [V, K], used where the task has no state or tokens enough to keep it in fp32 meanwhile.
-void Recurrent(const HeadTask& t, float* scratch) {
+inline void Recurrent(const HeadTask& t, float* scratch) {
   TokenBlock b;
   const int64_t elements = int64_t{t.value_dim} * t.key_dim;
   const bool direct = t.state != nullptr && (t.state_type == DType::kFp32 || t.tokens == 1);
@@ -110,9 +118,10 @@ void Recurrent(const HeadTask& t, float* scratch) {
   if (!direct && load) ToFloat(scratch, t.state, t.state_type, elements);
   for (int64_t begin = 0; begin < t.tokens; begin += b.tokens) {
     LoadBlock(t, begin, b);
-    WithStateType(type, [&]<typename S>(TypeTag<S>) { FoldBlock(t, b, static_cast<S*>(state), load); });
+    WithStateType(type,
+                  [&]<typename S>(TypeTag<S>) { FoldBlock(t, b, static_cast<S*>(state), load); });
     load = true;
-    for (int i = 0; i < b.tokens; ++i) {
+    for (int64_t i = 0; i < b.tokens; ++i) {
       const int64_t bytes = t.o_type == DType::kFp32 ? 4 : 2;
       FromFloat(static_cast<char*>(t.o) + (begin + i) * t.o_stride * bytes, t.o_type, b.o[i],
                 t.value_dim);

@@ -8,8 +8,11 @@ namespace gdn::cpu {
 namespace {
 
 // Two vectors of columns; rows so that sums, one row of b and one element of a fit the registers.
-constexpr int kPanel = 2 * kLanes;
-constexpr int kTileRows = kRegisters == 32 ? 12 : 6;
+inline constexpr int64_t kPanel = int64_t{2} * kLanes;
+inline constexpr int kTileRows = kRegisters == 32 ? 12 : 6;
+// Rows of b to prefetch ahead: with few tokens b comes from memory, faster than the hardware looks
+// ahead by itself.
+inline constexpr int kAhead = 24;
 
 // a(i, k) = data[i * row_stride + k * depth_stride]
 struct TileOperand {
@@ -25,24 +28,25 @@ inline void Tile(int64_t depth, TileOperand a, const float* b, float* c, int64_t
                  float factor) {
   VecF sum[Rows][2];
   if (factor == 0.0f) {
-    for (int i = 0; i < Rows; ++i) sum[i][0] = sum[i][1] = VecF{};
+    for (int64_t i = 0; i < Rows; ++i) sum[i][0] = sum[i][1] = VecF{};
   } else {
-    for (int i = 0; i < Rows; ++i) {
+    for (int64_t i = 0; i < Rows; ++i) {
       sum[i][0] = factor * LoadV(c + i * c_stride);
       sum[i][1] = factor * LoadV(c + i * c_stride + kLanes);
     }
   }
   const float* p = a.data;
   for (int64_t k = 0; k < depth; ++k, p += a.depth_stride, b += kPanel) {
+    __builtin_prefetch(b + kAhead * kPanel);
     const VecF b0 = LoadV(b), b1 = LoadV(b + kLanes);
 #pragma GCC unroll 12
-    for (int i = 0; i < Rows; ++i) {
+    for (int64_t i = 0; i < Rows; ++i) {
       const VecF x = Broadcast(p[i * a.row_stride]);
       sum[i][0] += x * b0;
       sum[i][1] += x * b1;
     }
   }
-  for (int i = 0; i < Rows; ++i) {
+  for (int64_t i = 0; i < Rows; ++i) {
     StoreV(c + i * c_stride, sum[i][0]);
     StoreV(c + i * c_stride + kLanes, sum[i][1]);
   }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #if defined(__F16C__)
 #include <immintrin.h>
 #endif
@@ -14,14 +15,14 @@ namespace gdn::cpu {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int kLanes = 16;
-constexpr int kRegisters = 32;
+inline constexpr int kLanes = 16;
+inline constexpr int kRegisters = 32;
 #elif defined(__AVX2__)
-constexpr int kLanes = 8;
-constexpr int kRegisters = 16;
+inline constexpr int kLanes = 8;
+inline constexpr int kRegisters = 16;
 #else
-constexpr int kLanes = 4;
-constexpr int kRegisters = 16;
+inline constexpr int kLanes = 4;
+inline constexpr int kRegisters = 16;
 #endif
 
 typedef float VecF __attribute__((vector_size(4 * kLanes)));
@@ -66,7 +67,7 @@ inline void StoreV(Bf16Bits* p, VecF x) {
 
 #if defined(__AVX512F__)
 // The masked forms: GCC 12 warns of the other ones' undefined register.
-constexpr __mmask16 kAll = 0xffff;
+inline constexpr __mmask16 kAll = 0xffff;
 
 inline VecF LoadV(const Fp16Bits* p) {
   return (VecF)_mm512_maskz_cvtph_ps(kAll, _mm256_loadu_si256((const __m256i*)p));
@@ -82,8 +83,8 @@ inline void StoreV(Fp16Bits* p, VecF x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)x, 0));
 }
 #else
-constexpr uint32_t kFp16Rebias = (127 - 15) << 23;
-constexpr uint32_t kFp16SmallestNormal = kFp16Rebias + (1 << 23);  // 2^-14
+inline constexpr uint32_t kFp16Rebias = (127 - 15) << 23;
+inline constexpr uint32_t kFp16SmallestNormal = kFp16Rebias + (1 << 23);  // 2^-14
 
 inline VecF LoadV(const Fp16Bits* p) {
   const VecU bits = LoadBits(p);
@@ -130,14 +131,19 @@ inline void ForEachVector(int64_t n, F f) {
   if (i < n) f(i, static_cast<int>(n - i));
 }
 
-// Sum over the lanes, in every lane.
-inline VecF SumLanes(VecF x) {
-  VecI lane;
-  for (int i = 0; i < kLanes; ++i) lane[i] = i;
-  for (int step = kLanes / 2; step > 0; step /= 2) {
-    x += __builtin_shuffle(x, (lane + step) & (kLanes - 1));
+template <int Step, int... Lane>
+inline VecF Rotate(VecF x, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(x, x, (Lane + Step) % kLanes...);
+}
+
+// Sum over the lanes.
+template <int Step = kLanes / 2>
+inline float SumLanes(VecF x) {
+  if constexpr (Step == 0) {
+    return x[0];
+  } else {
+    return SumLanes<Step / 2>(x + Rotate<Step>(x, std::make_integer_sequence<int, kLanes>()));
   }
-  return x;
 }
 
 template <typename T>
@@ -168,16 +174,16 @@ inline void Copy(Y* y, const X* x, int64_t n) {
   ForEachVector(n, [&](int64_t i, int lanes) { StoreV(y + i, LoadV(x + i, lanes), lanes); });
 }
 
-void ToFloat(float* y, const void* x, DType type, int64_t n) {
+inline void ToFloat(float* y, const void* x, DType type, int64_t n) {
   WithType(type, [&]<typename T>(TypeTag<T>) { Copy(y, static_cast<const T*>(x), n); });
 }
 
-void FromFloat(void* y, DType type, const float* x, int64_t n) {
+inline void FromFloat(void* y, DType type, const float* x, int64_t n) {
   WithType(type, [&]<typename T>(TypeTag<T>) { Copy(static_cast<T*>(y), x, n); });
 }
 
 // No element's exponent is all ones.
-bool AllFinite(const void* x, DType type, int64_t n) {
+inline bool AllFinite(const void* x, DType type, int64_t n) {
   VecI bad = {};
   WithType(type, [&]<typename T>(TypeTag<T>) {
     ForEachVector(n, [&](int64_t i, int lanes) {
@@ -186,7 +192,7 @@ bool AllFinite(const void* x, DType type, int64_t n) {
     });
   });
   int32_t any = 0;
-  for (int i = 0; i < kLanes; ++i) any |= bad[i];
+  for (int64_t i = 0; i < kLanes; ++i) any |= bad[i];
   return any == 0;
 }
 

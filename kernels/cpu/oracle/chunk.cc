@@ -1,10 +1,10 @@
-// The chunked form, one step at a time. Loops run over (chunk, value head); `Tile` says where one
-// lies.
+// The chunked form, one step at a time. Loops run over chunk and value head; a Tile says where the
+// tokens of a chunk lie.
 #include <algorithm>
-#include <functional>
+#include <cmath>
+#include <utility>
 #include <vector>
 
-#include "kernels/chunk_index.h"
 #include "kernels/cpu/oracle/access.h"
 #include "kernels/cpu/oracle/ops.h"
 

@@ -1,5 +1,7 @@
 #include "kernels/cpu/oracle/layer.h"
 
+#include <cmath>
+
 #include "kernels/cpu/oracle/access.h"
 #include "kernels/cpu/oracle/math.h"
 #include "kernels/ops/operands.h"

@@ -1,4 +1,5 @@
 // The ops that look at one token at a time.
+#include <cmath>
 #include <vector>
 
 #include "kernels/cpu/oracle/access.h"

@@ -1,0 +1,160 @@
+// The engine's own time a decode step: everything from Submit to the answer but the backend.
+// 1,000 live sequences; rows by slot and epoch with positions and a step id, as an orchestrator
+// sends them.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "server/engine.h"
+#include "tests/testing/null_backend.h"
+
+namespace gdn {
+namespace {
+
+constexpr int kSequences = 1000;
+constexpr int kSteps = 20000;
+
+using Clock = std::chrono::steady_clock;
+
+double Microseconds(Clock::duration d) { return std::chrono::duration<double, std::micro>(d).count(); }
+
+// Adds up the time spent in another backend.
+class TimedBackend : public NullBackend {
+ public:
+  using NullBackend::NullBackend;
+  absl::Status Run(const Batch& batch, std::span<RowFault> faults) override {
+    const Clock::time_point begin = Clock::now();
+    absl::Status status = NullBackend::Run(batch, faults);
+    spent += Clock::now() - begin;
+    return status;
+  }
+  Clock::duration spent{};
+};
+
+BackendShape Shape() {
+  BackendShape shape;
+  shape.geometry.hidden_size = 2048;
+  shape.geometry.key_heads = 16;
+  shape.geometry.value_heads = 32;
+  shape.geometry.key_dim = shape.geometry.value_dim = 128;
+  shape.io = DType::kBf16;
+  shape.layers = 1;
+  shape.slots = 1024;
+  shape.max_rows = 256;
+  shape.max_tokens = 8192;
+  shape.max_decode_tokens = 1;
+  return shape;
+}
+
+struct Sequences {
+  std::vector<int32_t> slots;
+  std::vector<uint64_t> epochs;
+  std::vector<uint64_t> positions;
+};
+
+class Bench {
+ public:
+  Bench() : backend_(Shape()), engine_(Options(), &backend_) {}
+
+  void Begin() {
+    for (int i = 0; i < kSequences; ++i) {
+      auto step = NewStep();
+      step->request.request_ids = {"request-" + std::to_string(i)};
+      step->request.create = true;
+      step->request.token_counts = {0};
+      step->done = [this](const Fault&, const StepAnswer& answer) {
+        all_.slots.push_back(answer.slots[0]);
+        all_.epochs.push_back(answer.epochs[0]);
+        all_.positions.push_back(0);
+      };
+      engine_.Submit(step, absl::Now());
+      engine_.Step(absl::Now());
+    }
+  }
+
+  // Median over kSteps of the time of one step of `rows` rows without the backend's.
+  double OwnTime(int rows) {
+    const std::string tensor(static_cast<size_t>(rows) * 4096, '\0');
+    std::vector<double> times;
+    for (int i = 0; i < kSteps; ++i) {
+      std::shared_ptr<Step> step = Decode(rows, tensor);
+      backend_.spent = {};
+      const Clock::time_point begin = Clock::now();
+      engine_.Submit(std::move(step), absl::Now());
+      engine_.Step(absl::Now());
+      times.push_back(Microseconds(Clock::now() - begin - backend_.spent));
+    }
+    std::nth_element(times.begin(), times.begin() + kSteps / 2, times.end());
+    return times[kSteps / 2];
+  }
+
+ private:
+  static EngineOptions Options() {
+    EngineOptions options;
+    options.layers = {0};
+    options.shape = Shape();
+    options.max_queue_steps = 1024;
+    options.max_queue_bytes = size_t{1} << 30;
+    options.step_ttl = absl::Minutes(10);
+    options.prefill_max_wait = absl::Seconds(1);
+    return options;
+  }
+
+  std::shared_ptr<Step> NewStep() {
+    auto step = std::make_shared<Step>();
+    step->request.step_id = ++step_id_;
+    step->request.input_layout = v1::INPUT_LAYOUT_HIDDEN;
+    step->allocate = [this](size_t bytes) {
+      if (output_.size() < bytes) output_.resize(bytes);
+      return OutputBuffer{nullptr, output_.data(), bytes};
+    };
+    return step;
+  }
+
+  std::shared_ptr<Step> Decode(int rows, const std::string& tensor) {
+    std::shared_ptr<Step> step = NewStep();
+    for (int row = 0; row < rows; ++row) {
+      const size_t i = static_cast<size_t>(next_++ % kSequences);
+      step->request.slots.push_back(all_.slots[i]);
+      step->request.epochs.push_back(all_.epochs[i]);
+      step->request.positions.push_back(all_.positions[i]++);
+    }
+    step->request.input = {tensor};
+    step->done = [](const Fault& fault, const StepAnswer&) {
+      if (!fault.ok()) std::abort();
+    };
+    return step;
+  }
+
+  TimedBackend backend_;
+  Engine engine_;
+  Sequences all_;
+  std::vector<std::byte> output_;
+  uint64_t step_id_ = 0;
+  uint64_t next_ = 0;
+};
+
+int Main() {
+  Bench bench;
+  bench.Begin();
+  std::printf("engine_bench: %d live sequences, median of %d steps, the backend's time taken out\n",
+              kSequences, kSteps);
+  std::printf("%8s %12s %16s\n", "rows", "us a step", "us a row beyond 1");
+  double one = 0;
+  for (const int rows : {1, 8, 32, 128, 256}) {
+    const double time = bench.OwnTime(rows);
+    if (rows == 1) one = time;
+    std::printf("%8d %12.2f %16.3f\n", rows, time, rows == 1 ? 0.0 : (time - one) / (rows - 1));
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace gdn
+
+int main() { return gdn::Main(); }

@@ -1,0 +1,82 @@
+"""A running gdn-server."""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+DEADLINE = 120.0  # seconds for anything that a server does only once, on a slow machine
+
+
+class ServerProcess:
+    """Starts the binary and waits for its ready line. `targets` are the addresses on it."""
+
+    def __init__(self, binary: Path, model: Path, log: Path, **flags):
+        arguments = [
+            f"--model={model}",
+            *(f"--{name}={_text(value)}" for name, value in flags.items()),
+        ]
+        self.log = log
+        with open(log, "wb") as stderr:
+            self.process = subprocess.Popen(
+                [binary, *arguments], stdout=subprocess.PIPE, stderr=stderr
+            )
+        self.ready_line = self._read_line()
+        self.targets = re.findall(r"unix:[^\s,]+|[\w.\[\]:]+:\d+", self.ready_line)
+
+    @property
+    def target(self) -> str:
+        return self.targets[0]
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def _read_line(self) -> str:
+        selector, end, line = selectors.DefaultSelector(), time.monotonic() + DEADLINE, b""
+        selector.register(self.process.stdout, selectors.EVENT_READ)
+        while not line.endswith(b"\n"):
+            if not selector.select(end - time.monotonic()):
+                self.process.kill()
+                raise TimeoutError(f"no ready line within {DEADLINE} s:\n{self.log.read_text()}")
+            chunk = os.read(self.process.stdout.fileno(), 4096)
+            if not chunk:
+                code = self.process.wait(DEADLINE)
+                raise RuntimeError(f"the server ended with {code}:\n{self.log.read_text()}")
+            line += chunk
+        return line.decode()
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self) -> int:
+        """The exit status."""
+        return self.process.wait(DEADLINE)
+
+    def stop(self) -> int:
+        """Drains; -> the exit status."""
+        self.terminate()
+        return self.wait()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def _text(value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def poll(condition, seconds: float = 30.0):
+    """Waits until `condition()` is true, and returns what it was; fails after `seconds`."""
+    end = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < end, f"not so within {seconds} s"
+        time.sleep(0.005)
+    return result

@@ -1,0 +1,263 @@
+#include "server/batch_policy.h"
+
+#include <deque>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace gdn {
+namespace {
+
+using Kind = QueueItem::Kind;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+constexpr absl::Time kStart = absl::UnixEpoch();
+constexpr BatchLimits kLimits = {8, 16, absl::Seconds(1)};
+
+// A queue written down in order of arrival, a millisecond apart.
+class BatchPolicyTest : public ::testing::Test {
+ protected:
+  QueueItem& Add(Kind kind, std::vector<SequenceKey> keys, int layer = 0) {
+    QueueItem item;
+    item.kind = kind;
+    item.layer = layer;
+    item.layout = 1;
+    item.rows = item.tokens = static_cast<int64_t>(keys.size());
+    item.arrival = kStart + absl::Milliseconds(queue_.size());
+    keys_.push_back(std::move(keys));
+    item.keys = keys_.back();
+    queue_.push_back(item);
+    return queue_.back();
+  }
+  void Decode(std::vector<SequenceKey> keys, int layer = 0) {
+    Add(Kind::kDecode, std::move(keys), layer);
+  }
+  void Prefill(std::vector<SequenceKey> keys, int layer = 0) {
+    Add(Kind::kPrefill, std::move(keys), layer);
+  }
+  void Call(std::vector<SequenceKey> keys) { Add(Kind::kCall, std::move(keys)); }
+  void EndingCall(std::vector<SequenceKey> keys) {
+    Add(Kind::kCall, std::move(keys)).holds_up = true;
+  }
+
+  std::vector<size_t> Chosen(bool after_prefill = false,
+                             absl::Duration waited = absl::ZeroDuration()) const {
+    return Decide(queue_, kLimits, after_prefill, kStart + waited);
+  }
+  // The queue without what was chosen.
+  void Remove(const std::vector<size_t>& chosen) {
+    for (size_t i = chosen.size(); i-- > 0;) {
+      queue_.erase(queue_.begin() + static_cast<ptrdiff_t>(chosen[i]));
+    }
+  }
+
+  std::vector<QueueItem> queue_;
+  std::deque<std::vector<SequenceKey>> keys_;
+};
+
+TEST_F(BatchPolicyTest, NothingWaits) { EXPECT_THAT(Chosen(), IsEmpty()); }
+
+TEST_F(BatchPolicyTest, MergesDecodesOfALayer) {
+  Decode({1});
+  Decode({2, 3});
+  Decode({4});
+  EXPECT_THAT(Chosen(), ElementsAre(0, 1, 2));
+}
+
+TEST_F(BatchPolicyTest, DoesNotMergeLayersOrLayouts) {
+  Decode({1}, 0);
+  Decode({2}, 1);
+  Decode({3}, 0);
+  queue_.back().layout = 2;
+  Decode({4}, 0);
+  EXPECT_THAT(Chosen(), ElementsAre(0, 3));
+}
+
+TEST_F(BatchPolicyTest, DoesNotMergePrefills) {
+  Prefill({1});
+  Prefill({2});
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+}
+
+TEST_F(BatchPolicyTest, MergesWithinTheRowLimit) {
+  Decode({1, 2, 3, 4, 5});
+  Decode({6, 7, 8, 9});  // does not fit
+  Decode({10, 11, 12});
+  EXPECT_THAT(Chosen(), ElementsAre(0, 2));
+}
+
+TEST_F(BatchPolicyTest, MergesWithinTheTokenLimit) {
+  Decode({1});
+  queue_.back().tokens = 10;
+  Decode({2});
+  queue_.back().tokens = 7;
+  Decode({3});
+  queue_.back().tokens = 6;
+  EXPECT_THAT(Chosen(), ElementsAre(0, 2));
+}
+
+TEST_F(BatchPolicyTest, PaddingTakesRowsToo) {
+  Decode({1});
+  Decode({});
+  queue_.back().rows = 8;
+  Decode({2});
+  EXPECT_THAT(Chosen(), ElementsAre(0, 2));
+}
+
+TEST_F(BatchPolicyTest, StepsOfASequenceAtALayerKeepTheirOrder) {
+  Decode({1});
+  Decode({1, 2});
+  Decode({2});  // waits for the second, which waits for the first
+  Decode({3});
+  EXPECT_THAT(Chosen(), ElementsAre(0, 3));
+  Remove({0, 3});
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+  Remove({0});
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+}
+
+TEST_F(BatchPolicyTest, LayersOfASequenceDoNotWaitForEachOther) {
+  Prefill({1}, 0);
+  Decode({1}, 1);
+  EXPECT_THAT(Chosen(), ElementsAre(1));
+}
+
+TEST_F(BatchPolicyTest, DecodesGoBeforePrefills) {
+  Prefill({1});
+  Decode({2});
+  Decode({3});
+  EXPECT_THAT(Chosen(), ElementsAre(1, 2));
+}
+
+TEST_F(BatchPolicyTest, WhatADecodeWaitsForTakesOverItsPriority) {
+  Prefill({5});
+  Prefill({1});
+  Prefill({1, 2});
+  Decode({2});
+  Decode({3});
+  EXPECT_THAT(Chosen(), ElementsAre(1));
+  Remove({1});
+  EXPECT_THAT(Chosen(), ElementsAre(1));
+  Remove({1});
+  EXPECT_THAT(Chosen(), ElementsAre(1, 2));
+}
+
+TEST_F(BatchPolicyTest, APrefillThatWaitedLongGoesFirst) {
+  Prefill({1});
+  Decode({2});
+  EXPECT_THAT(Chosen(false, absl::Milliseconds(999)), ElementsAre(1));
+  EXPECT_THAT(Chosen(false, absl::Seconds(1)), ElementsAre(0));
+}
+
+TEST_F(BatchPolicyTest, ButNeverTwiceInARowPastADecode) {
+  Prefill({1});
+  Prefill({2});
+  Decode({3});
+  EXPECT_THAT(Chosen(true, absl::Seconds(2)), ElementsAre(2));
+  Remove({2});
+  EXPECT_THAT(Chosen(true, absl::Seconds(2)), ElementsAre(0));  // no decode to pass
+}
+
+TEST_F(BatchPolicyTest, AnAgedPrefillWaitsForItsOwnSequence) {
+  Decode({9});
+  Decode({1, 2});
+  Prefill({2});
+  Decode({3});
+  queue_[0].layer = 1;
+  EXPECT_THAT(Chosen(false, absl::Seconds(2)), ElementsAre(1, 3));
+}
+
+TEST_F(BatchPolicyTest, CallsRunAloneAndInOrderWithDecodes) {
+  Call({1});
+  Decode({2});
+  Call({3});
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+  Remove({0});
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+  Remove({0});
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+}
+
+TEST_F(BatchPolicyTest, ACallGoesBeforeAPrefill) {
+  Prefill({1});
+  Call({2});
+  EXPECT_THAT(Chosen(), ElementsAre(1));
+}
+
+TEST_F(BatchPolicyTest, ACallWaitsForTheStepsOfItsSequencesAtAllLayers) {
+  Decode({1}, 0);
+  Decode({1}, 1);
+  Decode({2}, 2);
+  Call({1});
+  for (const size_t expected : {0, 0, 0, 0}) {
+    EXPECT_THAT(Chosen(), ElementsAre(expected));
+    Remove({0});
+  }
+}
+
+TEST_F(BatchPolicyTest, ACallThatWaitsHurriesNothing) {
+  Prefill({1});
+  Call({1});
+  EndingCall({1});
+  Decode({2});
+  EXPECT_THAT(Chosen(), ElementsAre(3));
+}
+
+TEST_F(BatchPolicyTest, OnlyACallThatEndsSequencesHoldsUpTheirSteps) {
+  Prefill({1}, 1);
+  Call({1, 2});
+  Decode({2});
+  EXPECT_THAT(Chosen(), ElementsAre(2));
+  Remove({2});
+  EndingCall({1, 2});
+  Decode({2});  // waits for the call, and that for the prefill
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+  Remove({0});
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+  Remove({0});
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+  Remove({0});
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+}
+
+TEST_F(BatchPolicyTest, ACallThatWaitsForAllHoldsUpNothing) {
+  Prefill({1});
+  Call({});
+  queue_.back().waits_for_all = true;
+  Decode({2});
+  EXPECT_THAT(Chosen(), ElementsAre(2));
+  Remove({2});
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+  Remove({0});
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+}
+
+// Whatever is in it, a queue becomes empty, one batch after another.
+TEST_F(BatchPolicyTest, EveryQueueEnds) {
+  uint64_t random = 1;
+  const auto below = [&random](uint64_t n) {
+    random = random * 6364136223846793005u + 1442695040888963407u;
+    return (random >> 33) % n;
+  };
+  for (int round = 0; round < 200; ++round) {
+    queue_.clear();
+    for (int i = 0; i < 20; ++i) {
+      QueueItem& item = Add(static_cast<Kind>(below(3)), {1 + below(4), 10 + below(4)},
+                            static_cast<int>(below(2)));
+      if (item.kind == Kind::kCall) item.holds_up = below(2) == 0;
+      if (item.kind == Kind::kCall) item.waits_for_all = below(3) == 0;
+    }
+    bool after_prefill = false;
+    for (int batch = 0; !queue_.empty(); ++batch) {
+      ASSERT_LT(batch, 20);
+      const std::vector<size_t> chosen = Chosen(after_prefill, absl::Seconds(below(3)));
+      ASSERT_FALSE(chosen.empty());
+      after_prefill = queue_[chosen.front()].kind == Kind::kPrefill;
+      Remove(chosen);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace gdn

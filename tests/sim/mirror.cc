@@ -1,0 +1,242 @@
+#include "tests/sim/mirror.h"
+
+#include <algorithm>
+#include <set>
+#include <tuple>
+
+#include "gtest/gtest.h"
+#include "tests/testing/steps.h"
+
+namespace gdn::test {
+namespace {
+
+constexpr uint64_t kRemembered = 4096;
+
+}  // namespace
+
+std::string StepSpec::Input() const {
+  std::string bytes;
+  for (const std::vector<float>& row : tokens) {
+    for (const float token : row) bytes += Hidden({token});
+  }
+  return bytes;
+}
+
+bool Mirror::Item::Names(const std::string& id) const {
+  return std::find(names.begin(), names.end(), id) != names.end();
+}
+
+bool Mirror::Item::Shares(const Item& other) const {
+  return std::any_of(names.begin(), names.end(), [&other](const std::string& name) {
+    return !name.empty() && other.Names(name);
+  });
+}
+
+bool Mirror::StepArrives(uint64_t serial, const StepSpec& spec, absl::Time now) {
+  if (WaitingSteps().size() >= rules_.max_queue_steps) return false;
+  Item item;
+  item.step = spec;
+  item.arrival = now;
+  const StepRequest& request = spec.request;
+  for (size_t row = 0; row < request.rows(); ++row) {
+    std::string name;
+    if (request.by_id()) {
+      name = request.request_ids[row];
+    } else {
+      for (const auto& [id, sequence] : live_) {
+        if (sequence.slot == request.slots[row] && sequence.epoch == request.epochs[row]) name = id;
+      }
+      // An epoch that nobody had yet is nobody's later either.
+      uint64_t& epoch = item.step.request.epochs[row];
+      if (name.empty() && !IsExpired(epoch)) epoch = 0;
+    }
+    item.names.push_back(name);
+  }
+  waiting_.emplace(serial, std::move(item));
+  return true;
+}
+
+void Mirror::CallArrives(uint64_t serial, const CallSpec& spec, absl::Time now) {
+  Item item;
+  item.is_call = true;
+  item.call = spec;
+  item.arrival = now;
+  item.names = spec.ids;
+  waiting_.emplace(serial, std::move(item));
+}
+
+void Mirror::Cancel(uint64_t serial) { waiting_.at(serial).cancelled = true; }
+
+std::vector<uint64_t> Mirror::WaitingSteps() const {
+  std::vector<uint64_t> serials;
+  for (const auto& [serial, item] : waiting_) {
+    if (!item.is_call) serials.push_back(serial);
+  }
+  return serials;
+}
+
+void Mirror::CheckRound(absl::Time now, bool ran, const std::vector<Reply>& replies) {
+  EndLeases(now);
+  const std::vector<const Reply*> rest = CheckDropped(now, replies);
+  EXPECT_EQ(ran, !rest.empty());
+  if (rest.empty()) {
+    EXPECT_TRUE(waiting_.empty()) << "work waits and nothing ran";
+    return;
+  }
+  CheckOrder(now, rest);
+  const Item& first = waiting_.at(rest.front()->serial);
+  if (first.is_call) {
+    EXPECT_EQ(rest.size(), 1u);
+    CheckCall(now, first, *rest.front());
+  } else {
+    last_was_prefill_ = first.IsPrefill();
+    CheckSteps(now, rest);
+  }
+  for (const Reply* reply : rest) waiting_.erase(reply->serial);
+}
+
+// A lease runs from the end of the step that gave it, and ends once its end has passed, but under
+// no step or call that came before that.
+void Mirror::EndLeases(absl::Time now) {
+  std::vector<std::string> due;
+  for (auto& [id, sequence] : live_) {
+    if (sequence.touched) sequence.expires = std::max(sequence.expires, now + rules_.ttl);
+    sequence.touched = false;
+    if (sequence.expires >= now) continue;
+    const bool held = std::any_of(waiting_.begin(), waiting_.end(), [&](const auto& entry) {
+      return entry.second.arrival <= sequence.expires && entry.second.Names(id);
+    });
+    if (!held) due.push_back(id);
+  }
+  for (const std::string& id : due) End(id, /*expired=*/true);
+}
+
+// Steps whose caller is gone are answered before anything runs, and no others are.
+std::vector<const Reply*> Mirror::CheckDropped(absl::Time now, const std::vector<Reply>& replies) {
+  std::set<uint64_t> unwanted;
+  for (const auto& [serial, item] : waiting_) {
+    if (!item.is_call && (item.cancelled || item.step.deadline < now)) unwanted.insert(serial);
+  }
+  std::vector<const Reply*> rest;
+  std::set<uint64_t> seen;
+  for (const Reply& reply : replies) {
+    EXPECT_TRUE(waiting_.contains(reply.serial)) << "an answer to nothing that waits";
+    EXPECT_TRUE(seen.insert(reply.serial).second) << "answered twice";
+    if (!unwanted.contains(reply.serial)) {
+      rest.push_back(&reply);
+      continue;
+    }
+    EXPECT_EQ(reply.fault.reason, v1::ERROR_REASON_QUEUE_FULL);
+    unwanted.erase(reply.serial);
+    waiting_.erase(reply.serial);
+  }
+  EXPECT_TRUE(unwanted.empty()) << "a step whose caller is gone still waits";
+  std::sort(rest.begin(), rest.end(),
+            [](const Reply* a, const Reply* b) { return a->serial < b->serial; });
+  return rest;
+}
+
+bool Mirror::WaitsFor(const Item& later, const Item& earlier) {
+  if (later.is_call && later.call.kind == CallSpec::Kind::kList) return true;
+  if (!later.Shares(earlier)) return false;
+  if (earlier.is_call) return earlier.call.kind == CallSpec::Kind::kRelease;
+  return later.is_call || later.step.layer == earlier.step.layer;
+}
+
+bool Mirror::IsFree(uint64_t serial) const {
+  const Item& item = waiting_.at(serial);
+  return std::none_of(waiting_.begin(), waiting_.find(serial),
+                      [&item](const auto& earlier) { return WaitsFor(item, earlier.second); });
+}
+
+void Mirror::CheckOrder(absl::Time now, const std::vector<const Reply*>& ran) const {
+  int64_t rows = 0;
+  for (const Reply* reply : ran) {
+    EXPECT_TRUE(IsFree(reply->serial)) << "out of order";
+    const Item& item = waiting_.at(reply->serial);
+    if (item.is_call || ran.size() == 1) continue;
+    rows += static_cast<int64_t>(item.step.request.rows());
+    EXPECT_FALSE(item.IsPrefill()) << "a prefill was merged";
+    EXPECT_EQ(item.step.layer, waiting_.at(ran.front()->serial).step.layer);
+  }
+  EXPECT_LE(rows, rules_.max_rows);
+
+  const auto oldest = [this](StepKind kind) {
+    return std::find_if(waiting_.begin(), waiting_.end(), [kind](const auto& entry) {
+      return !entry.second.is_call && entry.second.step.kind == kind;
+    });
+  };
+  const auto includes = [&ran](uint64_t serial) {
+    return std::any_of(ran.begin(), ran.end(),
+                       [serial](const Reply* reply) { return reply->serial == serial; });
+  };
+  const auto prefill = oldest(StepKind::kPrefill);
+  const auto decode = oldest(StepKind::kDecode);
+  const bool aged = prefill != waiting_.end() && !last_was_prefill_ &&
+                    now - prefill->second.arrival >= rules_.prefill_max_wait;
+  if (aged && IsFree(prefill->first)) {
+    EXPECT_TRUE(includes(prefill->first)) << "a prefill that waited long did not go first";
+  }
+  if (!aged && decode != waiting_.end() && IsFree(decode->first)) {
+    EXPECT_FALSE(waiting_.at(ran.front()->serial).IsPrefill()) << "a prefill passed a decode";
+  }
+}
+
+bool Mirror::IsExpired(const std::string& id) const {
+  const auto it = expired_ids_.find(id);
+  return it != expired_ids_.end() && expiries_ - it->second < kRemembered;
+}
+
+bool Mirror::IsExpired(uint64_t epoch) const {
+  const auto it = expired_epochs_.find(epoch);
+  return it != expired_epochs_.end() && expiries_ - it->second < kRemembered;
+}
+
+void Mirror::Begin(absl::Time now, const std::string& id, size_t row, const Reply& reply) {
+  Sequence sequence;
+  if (reply.fault.ok() && row < reply.answer.slots.size()) {
+    sequence.slot = reply.answer.slots[row];
+    sequence.epoch = reply.answer.epochs[row];
+  } else {
+    std::tie(sequence.slot, sequence.epoch) = locate_(id);
+  }
+  EXPECT_TRUE(sequence.slot >= 0 && sequence.slot < rules_.slots) << sequence.slot;
+  for (const auto& [other, live] : live_) {
+    EXPECT_NE(live.slot, sequence.slot) << id << " shares the slot of " << other;
+  }
+  EXPECT_GT(sequence.epoch, last_epoch_) << "an epoch came again";
+  last_epoch_ = std::max(last_epoch_, sequence.epoch);
+  sequence.expires = now + rules_.ttl;
+  sequence.layers.resize(static_cast<size_t>(rules_.layers));
+  live_[id] = std::move(sequence);
+}
+
+void Mirror::End(const std::string& id, bool expired) {
+  const uint64_t epoch = live_.at(id).epoch;
+  for (int layer = 0; layer < rules_.layers; ++layer) Forget(epoch, layer);
+  live_.erase(id);
+  expired_ids_.erase(id);
+  if (!expired) return;
+  ++expiries_;
+  expired_ids_[id] = expiries_;
+  expired_epochs_[epoch] = expiries_;
+}
+
+void Mirror::Keep(uint64_t epoch, int layer, size_t bytes) {
+  if (bytes > rules_.replay_bytes) return;
+  kept_.push_back({epoch, layer, bytes});
+  size_t total = 0;
+  for (const Kept& kept : kept_) total += kept.bytes;
+  for (; total > rules_.replay_bytes; kept_.pop_front()) total -= kept_.front().bytes;
+}
+
+void Mirror::Forget(uint64_t epoch, int layer) {
+  kept_.remove_if([=](const Kept& kept) { return kept.epoch == epoch && kept.layer == layer; });
+}
+
+bool Mirror::IsKept(uint64_t epoch, int layer) const {
+  return std::any_of(kept_.begin(), kept_.end(),
+                     [=](const Kept& kept) { return kept.epoch == epoch && kept.layer == layer; });
+}
+
+}  // namespace gdn::test

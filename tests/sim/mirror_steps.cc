@@ -1,0 +1,211 @@
+// What the mirror says of steps that ran: first whether all their rows pass, then what they fold.
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "gtest/gtest.h"
+#include "tests/sim/mirror.h"
+#include "tests/testing/steps.h"
+
+namespace gdn::test {
+namespace {
+
+constexpr size_t kRowNumbers = 4;
+
+std::string Text(v1::ErrorReason reason) { return v1::ErrorReason_Name(reason); }
+
+void ExpectSameFault(const Fault& expected, const Fault& found) {
+  EXPECT_EQ(Text(expected.reason), Text(found.reason));
+  EXPECT_EQ(expected.rows.size(), found.rows.size());
+  for (const auto& [reason, faults] : expected.rows) {
+    const auto it = found.rows.find(reason);
+    if (it == found.rows.end()) {
+      ADD_FAILURE() << "no rows for " << Text(reason);
+      continue;
+    }
+    EXPECT_EQ(faults.rows, it->second.rows) << Text(reason);
+    EXPECT_EQ(faults.positions, it->second.positions) << Text(reason);
+  }
+}
+
+}  // namespace
+
+void Mirror::CheckSteps(absl::Time now, const std::vector<const Reply*>& ran) {
+  int free = rules_.slots - static_cast<int>(live_.size());
+  std::vector<std::vector<Action>> plans(ran.size());
+  std::set<std::string> names;
+  for (size_t i = 0; i < ran.size(); ++i) {
+    const Item& item = waiting_.at(ran[i]->serial);
+    const Fault fault = Plan(item, free, &plans[i]);
+    if (!fault.ok()) {
+      ExpectSameFault(fault, ran[i]->fault);
+      plans[i].clear();
+      continue;
+    }
+    free -= static_cast<int>(std::count(plans[i].begin(), plans[i].end(), Action::kFresh));
+    for (const std::string& name : item.names) {
+      EXPECT_TRUE(name.empty() || names.insert(name).second)
+          << "merged although they share " << name;
+    }
+  }
+  for (size_t i = 0; i < ran.size(); ++i) {
+    if (!plans[i].empty()) RunStep(now, waiting_.at(ran[i]->serial), plans[i], *ran[i]);
+  }
+  for (const std::string& id : ending_) End(id, /*expired=*/false);
+  ending_.clear();
+}
+
+// All rows pass, or the fault names every one that does not.
+Fault Mirror::Plan(const Item& item, int free, std::vector<Action>* actions) const {
+  Fault fault;
+  for (size_t row = 0; row < item.names.size(); ++row) {
+    Action action = Action::kPad;
+    uint64_t position = 0;
+    v1::ErrorReason why = PlanRow(item, row, &action, &position);
+    if (action == Action::kFresh) {
+      if (draining_)
+        why = v1::ERROR_REASON_DRAINING;
+      else if (--free < 0)
+        why = v1::ERROR_REASON_SLOTS_EXHAUSTED;
+    }
+    if (why != v1::ERROR_REASON_UNSPECIFIED) {
+      fault.AddRow(why, static_cast<uint32_t>(row), position);
+    }
+    actions->push_back(action);
+  }
+  return fault;
+}
+
+// The sequence that a row means, if it lives.
+const Mirror::Sequence* Mirror::Resolve(const Item& item, size_t row) const {
+  const StepRequest& request = item.step.request;
+  const auto it = live_.find(item.names[row]);
+  if (it == live_.end()) return nullptr;
+  const uint64_t epoch = request.epochs.empty() ? 0 : request.epochs[row];
+  const bool fits = (request.by_id() && epoch == 0) || epoch == it->second.epoch;
+  return fits ? &it->second : nullptr;
+}
+
+v1::ErrorReason Mirror::PlanRow(const Item& item, size_t row, Action* action,
+                                uint64_t* position) const {
+  const StepRequest& request = item.step.request;
+  if (request.padding(row)) return v1::ERROR_REASON_UNSPECIFIED;
+  const uint64_t epoch = request.epochs.empty() ? 0 : request.epochs[row];
+  const Sequence* sequence = Resolve(item, row);
+  if (sequence == nullptr) {
+    const bool lives = request.by_id() && live_.contains(item.names[row]);
+    const bool elsewhere = !request.positions.empty() && request.positions[row] != 0;
+    if (!lives && request.create && epoch == 0 && !elsewhere) {
+      *action = Action::kFresh;
+      return v1::ERROR_REASON_UNSPECIFIED;
+    }
+    const bool expired =
+        !lives && (request.by_id() ? IsExpired(item.names[row]) : IsExpired(epoch));
+    return expired ? v1::ERROR_REASON_SEQUENCE_EXPIRED : v1::ERROR_REASON_SEQUENCE_NOT_FOUND;
+  }
+  if (sequence->poisoned) return v1::ERROR_REASON_STATE_POISONED;
+  const Cursor& at = sequence->layers[item.step.layer];
+  const uint32_t tokens = request.tokens(row);
+  if (tokens > 0 && request.step_id != 0 && request.step_id == at.step_id) {
+    *action = Action::kReplay;
+    if (tokens != at.step_tokens) return v1::ERROR_REASON_STEP_ID_REUSED;
+    if (!request.positions.empty() && request.positions[row] != at.step_position) {
+      return v1::ERROR_REASON_STEP_ID_REUSED;
+    }
+    const bool kept =
+        tokens <= rules_.max_decode_tokens || IsKept(sequence->epoch, item.step.layer);
+    return kept ? v1::ERROR_REASON_UNSPECIFIED : v1::ERROR_REASON_ANSWER_NOT_KEPT;
+  }
+  if (!request.positions.empty() && request.positions[row] != at.position) {
+    *position = at.position;
+    return v1::ERROR_REASON_POSITION_MISMATCH;
+  }
+  *action = tokens == 0 ? Action::kTouch : Action::kFold;
+  return v1::ERROR_REASON_UNSPECIFIED;
+}
+
+void Mirror::RunStep(absl::Time now, const Item& item, const std::vector<Action>& actions,
+                     const Reply& reply) {
+  const StepRequest& request = item.step.request;
+  Fault fault;
+  std::vector<float> output;
+  for (size_t row = 0; row < actions.size(); ++row) {
+    const v1::ErrorReason why = RunRow(now, item, row, actions[row], reply, &output);
+    if (why != v1::ERROR_REASON_UNSPECIFIED) fault.AddRow(why, static_cast<uint32_t>(row));
+  }
+  ExpectSameFault(fault, reply.fault);
+  if (!fault.ok() || !reply.fault.ok()) return;
+
+  EXPECT_EQ(reply.output, request.discard_output ? std::vector<float>() : output);
+  EXPECT_EQ(reply.answer.replayed_rows,
+            std::count(actions.begin(), actions.end(), Action::kReplay));
+  ASSERT_EQ(reply.answer.slots.size(), request.by_id() ? actions.size() : 0);
+  ASSERT_EQ(reply.answer.epochs.size(), reply.answer.slots.size());
+  for (size_t row = 0; row < reply.answer.slots.size(); ++row) {
+    const bool pad = actions[row] == Action::kPad;
+    EXPECT_EQ(reply.answer.slots[row], pad ? -1 : live_.at(item.names[row]).slot);
+    EXPECT_EQ(reply.answer.epochs[row], pad ? 0 : live_.at(item.names[row]).epoch);
+  }
+  if (!request.release_after) return;
+  for (size_t row = 0; row < actions.size(); ++row) {
+    if (actions[row] != Action::kPad) ending_.push_back(item.names[row]);
+  }
+}
+
+// Appends the row's output, and folds it in unless something is wrong with it.
+v1::ErrorReason Mirror::RunRow(absl::Time now, const Item& item, size_t row, Action action,
+                               const Reply& reply, std::vector<float>* output) {
+  const std::vector<float>& tokens = item.step.tokens[row];
+  const auto holds = [&tokens](float number) {
+    return std::find(tokens.begin(), tokens.end(), number) != tokens.end();
+  };
+  const size_t end = output->size() + tokens.size() * kRowNumbers;
+  if (action == Action::kPad) {
+    output->resize(end, 0);
+    return v1::ERROR_REASON_UNSPECIFIED;
+  }
+  const std::string& id = item.names[row];
+  if (action == Action::kReplay) {
+    const std::vector<float>& answer = live_.at(id).layers[item.step.layer].answer;
+    output->insert(output->end(), answer.begin(), answer.end());
+    live_.at(id).touched = true;
+    return v1::ERROR_REASON_UNSPECIFIED;
+  }
+  v1::ErrorReason why = v1::ERROR_REASON_UNSPECIFIED;
+  if (std::any_of(tokens.begin(), tokens.end(), [](float x) { return !std::isfinite(x); })) {
+    why = v1::ERROR_REASON_NON_FINITE_INPUT;
+  } else if (holds(kOverflowing)) {
+    why = v1::ERROR_REASON_STATE_POISONED;
+  } else if (holds(kDeviceFailing)) {
+    why = v1::ERROR_REASON_DEVICE_ERROR;
+  }
+  if (why != v1::ERROR_REASON_UNSPECIFIED) {
+    if (why != v1::ERROR_REASON_NON_FINITE_INPUT && action == Action::kFold) {
+      live_.at(id).poisoned = true;
+    }
+    output->resize(end);
+    return why;
+  }
+  if (action == Action::kFresh) Begin(now, id, row, reply);
+  Sequence& sequence = live_.at(id);
+  sequence.touched = true;
+  if (tokens.empty()) return why;
+  Cursor& at = sequence.layers[item.step.layer];
+  at.answer.clear();
+  for (const float token : tokens) {
+    const std::vector<float> next = Foretell(Hidden({token}), &at.state);
+    at.answer.insert(at.answer.end(), next.begin(), next.end());
+  }
+  at.step_id = item.step.request.step_id;
+  at.step_position = at.position;
+  at.step_tokens = static_cast<uint32_t>(tokens.size());
+  at.position += tokens.size();
+  output->insert(output->end(), at.answer.begin(), at.answer.end());
+  Forget(sequence.epoch, item.step.layer);
+  if (at.step_id != 0 && tokens.size() > rules_.max_decode_tokens) {
+    Keep(sequence.epoch, item.step.layer, at.answer.size() * sizeof(float));
+  }
+  return why;
+}
+
+}  // namespace gdn::test

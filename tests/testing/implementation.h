@@ -1,0 +1,81 @@
+// The ops as each implementation has them: a test takes one of these as its parameter, so that one
+// list of cases runs on all. Pointers in the parameters are host pointers; an implementation on a
+// device copies.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "kernels/cpu/ops.h"
+#include "kernels/cpu/oracle/ops.h"
+
+namespace gdn::test {
+
+struct Implementation {
+  const char* name;
+  void (*l2norm)(const L2NormParams&);
+  void (*chunk_local_cumsum)(const ChunkLocalCumsumParams&);
+  void (*chunk_scaled_dot_kkt)(const ChunkScaledDotKktParams&);
+  void (*solve_tril)(const SolveTrilParams&);
+  void (*recompute_w_u)(const RecomputeWUParams&);
+  void (*chunk_delta_h)(const ChunkDeltaHParams&);
+  void (*chunk_o)(const ChunkOParams&);
+  void (*chunk)(const ChunkGatedDeltaRuleParams&);
+  void (*recurrent)(const FusedRecurrentGatedDeltaRuleParams&);
+  void (*conv_fn)(const CausalConv1dFnParams&);
+  void (*conv_update)(const CausalConv1dUpdateParams&);
+  void (*gating)(const FusedGdnGatingParams&);
+  void (*rmsnorm_gated)(const RmsNormGatedParams&);
+  void (*projection)(const ProjectionParams&);
+};
+
+inline constexpr Implementation kOracle = {"oracle",
+                                           oracle::L2Norm,
+                                           oracle::ChunkLocalCumsum,
+                                           oracle::ChunkScaledDotKkt,
+                                           oracle::SolveTril,
+                                           oracle::RecomputeWU,
+                                           oracle::ChunkDeltaH,
+                                           oracle::ChunkO,
+                                           oracle::ChunkGatedDeltaRule,
+                                           oracle::FusedRecurrentGatedDeltaRule,
+                                           oracle::CausalConv1dFn,
+                                           oracle::CausalConv1dUpdate,
+                                           oracle::FusedGdnGating,
+                                           oracle::RmsNormGated,
+                                           oracle::Projection};
+
+inline constexpr Implementation kCpu = {"cpu",
+                                        cpu::L2Norm,
+                                        cpu::ChunkLocalCumsum,
+                                        cpu::ChunkScaledDotKkt,
+                                        cpu::SolveTril,
+                                        cpu::RecomputeWU,
+                                        cpu::ChunkDeltaH,
+                                        cpu::ChunkO,
+                                        cpu::ChunkGatedDeltaRule,
+                                        cpu::FusedRecurrentGatedDeltaRule,
+                                        cpu::CausalConv1dFn,
+                                        cpu::CausalConv1dUpdate,
+                                        cpu::FusedGdnGating,
+                                        cpu::RmsNormGated,
+                                        cpu::Projection};
+
+// The implementations under test.
+inline auto Implementations() { return ::testing::Values(&kOracle, &kCpu); }
+
+inline void PrintTo(const Implementation* i, std::ostream* out) { *out << i->name; }
+
+using OpTest = ::testing::TestWithParam<const Implementation*>;
+
+inline std::string ImplementationName(const ::testing::TestParamInfo<const Implementation*>& info) {
+  return info.param->name;
+}
+
+}  // namespace gdn::test
+
+// Runs the tests of `Suite`, an OpTest, on every implementation.
+#define GDN_ON_EVERY_IMPLEMENTATION(Suite)                             \
+  INSTANTIATE_TEST_SUITE_P(Ops, Suite, ::gdn::test::Implementations(), \
+                           ::gdn::test::ImplementationName)
