@@ -40,7 +40,9 @@ void TuneChannel(grpc::ChannelArguments* arguments) {
 }
 
 void TuneMalloc() {
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  // The most that glibc takes; with more the call fails and every large block is mapped anew.
+  constexpr int kMmapThreshold = 32 << 20;
+  mallopt(M_MMAP_THRESHOLD, kMmapThreshold);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   mallopt(M_TOP_PAD, 64 << 20);
 }

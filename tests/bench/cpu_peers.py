@@ -32,7 +32,9 @@ def measure(command: list[str], into: dict[Key, list[float]]) -> None:
 
 
 def print_ratios(ours: dict[Key, list[float]], theirs: dict[Key, list[float]]) -> None:
-    print(f"{'threads':>7} {'dtype':>5} {'case':>12} {'ours ms':>9} {'transformers ms':>16} {'ratio':>6} {'target':>6}")
+    print(
+        f"{'threads':>7} {'dtype':>5} {'case':>12} {'ours ms':>9} {'transformers ms':>16} {'ratio':>6} {'target':>6}"
+    )
     for key, times in ours.items():
         threads, dtype, kind, n = key
         mine, other = statistics.median(times), statistics.median(theirs[key])
@@ -63,7 +65,12 @@ def main() -> None:
     parser.add_argument("--dtypes", default="fp32,bf16")
     parser.add_argument("--cases", default=CASES)
     args = parser.parse_args()
-    flags = [f"--threads={args.threads}", f"--dtypes={args.dtypes}", f"--cases={args.cases}", "--json"]
+    flags = [
+        f"--threads={args.threads}",
+        f"--dtypes={args.dtypes}",
+        f"--cases={args.cases}",
+        "--json",
+    ]
     ours: dict[Key, list[float]] = defaultdict(list)
     theirs: dict[Key, list[float]] = defaultdict(list)
     for _ in range(args.rounds):

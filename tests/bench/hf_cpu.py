@@ -74,11 +74,19 @@ def main() -> None:
             for case in args.cases.split(","):
                 kind, n = case.split(":")
                 ms = time_case(layer, DTYPES[dtype], kind, int(n), args.repeats)
-                result = {"threads": threads, "dtype": dtype, "kind": kind, "n": int(n), "ms": round(ms, 3)}
+                result = {
+                    "threads": threads,
+                    "dtype": dtype,
+                    "kind": kind,
+                    "n": int(n),
+                    "ms": round(ms, 3),
+                }
                 if args.json:
                     print(json.dumps(result), flush=True)
                 else:
-                    print(f"threads {threads:2}  {dtype}  {kind:7} {n:>5}  {ms:9.2f} ms", flush=True)
+                    print(
+                        f"threads {threads:2}  {dtype}  {kind:7} {n:>5}  {ms:9.2f} ms", flush=True
+                    )
 
 
 if __name__ == "__main__":

@@ -68,21 +68,32 @@ inline const float* BlockInFloat(const void* w, DType type, int64_t n, float* ro
   return room;
 }
 
+// One tile of rows by one block of a panel, added to the sums.
+inline void ProductTile(const ProductTask& t, const TileCut& cut, int64_t tile, int64_t k0,
+                        const float* b, float* sums) {
+  const int64_t part = DepthOf(t.depth, k0);
+  const int64_t first = cut.begin(tile);
+  const PackedOperand a = {t.x + k0 * t.rows + first * part};
+  const float factor = k0 == 0 ? 0.0f : 1.0f;
+  sums += first * kGroupColumns;
+  if (tile == 0) {
+    TileOf<true>(cut.rows(tile), part, a, b, sums, kGroupColumns, factor);
+  } else {
+    TileOf(cut.rows(tile), part, a, b, sums, kGroupColumns, factor);
+  }
+}
+
 inline void Product(const ProductTask& t) {
   alignas(64) float room[kDepth * kPanel];
   const TileCut cut(t.rows);
   const auto* w = static_cast<const unsigned char*>(t.w);
   const int64_t w_bytes = t.w_type == DType::kFp32 ? 4 : 2;
   for (int64_t k0 = 0; k0 < t.depth; k0 += kDepth) {
-    const int64_t part = DepthOf(t.depth, k0);
-    for (int64_t panel = 0; panel < Panels(t.columns); ++panel, w += part * kPanel * w_bytes) {
-      const float* b = BlockInFloat(w, t.w_type, part * kPanel, room);
+    const int64_t block = DepthOf(t.depth, k0) * kPanel;
+    for (int64_t panel = 0; panel < Panels(t.columns); ++panel, w += block * w_bytes) {
+      const float* b = BlockInFloat(w, t.w_type, block, room);
       for (int64_t tile = 0; tile < cut.count; ++tile) {
-        const int64_t first = cut.begin(tile);
-        const int height = cut.rows(tile);
-        const TileOperand a = {t.x + k0 * t.rows + first * part, 1, height};
-        TileOf(height, part, a, b, t.sums + first * kGroupColumns + panel * kPanel, kGroupColumns,
-               k0 == 0 ? 0.0f : 1.0f);
+        ProductTile(t, cut, tile, k0, b, t.sums + panel * kPanel);
       }
     }
   }

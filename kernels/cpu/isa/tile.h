@@ -19,46 +19,63 @@ struct TileOperand {
   const float* data;
   int64_t row_stride;
   int64_t depth_stride;
+
+  template <int Rows>
+  float at(int64_t i, int64_t k) const {
+    return data[i * row_stride + k * depth_stride];
+  }
+};
+
+// A whole tile's rows interleaved: a(i, k) = data[k * Rows + i]
+struct PackedOperand {
+  const float* data;
+
+  template <int Rows>
+  float at(int64_t i, int64_t k) const {
+    return data[k * Rows + i];
+  }
 };
 
 // c = factor * c + a · b with b [depth, panel] dense and c's rows `c_stride` apart. With factor 0 c
-// is not read.
-template <int Rows>
-inline void Tile(int64_t depth, TileOperand a, const float* b, float* c, int64_t c_stride,
-                 float factor) {
+// is not read. Ahead: b comes from memory, and is fetched ahead of its use.
+//
+// Where two hardware threads share a core, instructions and not arithmetic are what it runs out of:
+// hence operands at constant distances and the loop unrolled.
+template <int Rows, bool Ahead, typename A>
+inline void Tile(int64_t depth, A a, const float* b, float* c, int64_t c_stride, float factor) {
   VecF sum[Rows][2];
   if (factor == 0.0f) {
-    for (int64_t i = 0; i < Rows; ++i) sum[i][0] = sum[i][1] = VecF{};
+    for (int i = 0; i < Rows; ++i) sum[i][0] = sum[i][1] = VecF{};
   } else {
-    for (int64_t i = 0; i < Rows; ++i) {
+    for (int i = 0; i < Rows; ++i) {
       sum[i][0] = factor * LoadV(c + i * c_stride);
       sum[i][1] = factor * LoadV(c + i * c_stride + kLanes);
     }
   }
-  const float* p = a.data;
-  for (int64_t k = 0; k < depth; ++k, p += a.depth_stride, b += kPanel) {
-    __builtin_prefetch(b + kAhead * kPanel);
-    const VecF b0 = LoadV(b), b1 = LoadV(b + kLanes);
+#pragma GCC unroll 4
+  for (int64_t k = 0; k < depth; ++k) {
+    if constexpr (Ahead) __builtin_prefetch(b + (k + kAhead) * kPanel);
+    const VecF b0 = LoadV(b + k * kPanel), b1 = LoadV(b + k * kPanel + kLanes);
 #pragma GCC unroll 12
-    for (int64_t i = 0; i < Rows; ++i) {
-      const VecF x = Broadcast(p[i * a.row_stride]);
+    for (int i = 0; i < Rows; ++i) {
+      const VecF x = Broadcast(a.template at<Rows>(i, k));
       sum[i][0] += x * b0;
       sum[i][1] += x * b1;
     }
   }
-  for (int64_t i = 0; i < Rows; ++i) {
+  for (int i = 0; i < Rows; ++i) {
     StoreV(c + i * c_stride, sum[i][0]);
     StoreV(c + i * c_stride + kLanes, sum[i][1]);
   }
 }
 
 // Tile<rows> for rows known at run time, 1..kTileRows.
-template <int Rows = kTileRows>
-inline void TileOf(int rows, int64_t depth, TileOperand a, const float* b, float* c,
-                   int64_t c_stride, float factor) {
+template <bool Ahead = false, int Rows = kTileRows, typename A>
+inline void TileOf(int rows, int64_t depth, A a, const float* b, float* c, int64_t c_stride,
+                   float factor) {
   if constexpr (Rows > 0) {
-    if (rows == Rows) return Tile<Rows>(depth, a, b, c, c_stride, factor);
-    TileOf<Rows - 1>(rows, depth, a, b, c, c_stride, factor);
+    if (rows == Rows) return Tile<Rows, Ahead>(depth, a, b, c, c_stride, factor);
+    TileOf<Ahead, Rows - 1>(rows, depth, a, b, c, c_stride, factor);
   }
 }
 
