@@ -45,7 +45,7 @@ Engine::Engine(EngineOptions options, Backend* backend)
       table_(options_.shape.slots, options_.shape.layers, options_.first_epoch),
       answers_(options_.replay_bytes) {}
 
-void Engine::Submit(std::shared_ptr<gdn::Step> step, absl::Time now) {
+void Engine::Submit(const std::shared_ptr<gdn::Step>& step, absl::Time now) {
   if (device_lost_) {
     return Refuse(*step, DeviceLost());
   }

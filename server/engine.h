@@ -41,7 +41,7 @@ class Engine {
 
   // Hands in a validated step. Where the queue is full, or the engine is closed or broken, the step
   // is refused at once on the calling thread.
-  void Submit(std::shared_ptr<Step> step, absl::Time now);
+  void Submit(const std::shared_ptr<Step>& step, absl::Time now);
   // Hands in a call. False where the engine is closed: then it never runs.
   bool Submit(Call call, absl::Time now);
 

@@ -15,8 +15,8 @@ class EngineThread {
   // Closes the engine and joins.
   ~EngineThread();
 
-  // No sequence begins any more. Returns when nothing waits and either no sequence lives or none was
-  // stepped for a while, so that a pass under way can go on; or after `timeout`.
+  // No sequence begins any more. Returns when nothing waits and either no sequence lives or none
+  // was stepped for a while, so that a pass under way can go on; or after `timeout`.
   void Drain(absl::Duration timeout);
 
  private:

@@ -46,7 +46,7 @@ absl::Status LoadLayers(Checkpoint* checkpoint, DType io, Backend* backend) {
   for (size_t i = 0; i < count; ++i) {
     const absl::StatusOr<LayerWeights> weights = checkpoint->ReadLayer(static_cast<int>(i), io);
     if (!weights.ok()) return weights.status();
-    const absl::Status loaded = backend->LoadLayer(static_cast<int>(i), *weights);
+    absl::Status loaded = backend->LoadLayer(static_cast<int>(i), *weights);
     if (!loaded.ok()) return loaded;
     if (absl::Now() - last < absl::Seconds(1)) continue;
     last = absl::Now();
@@ -70,7 +70,7 @@ absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) 
 
   auto backend = MakeBackend(config.backend(), *shape, config.threads());
   if (!backend.ok()) return backend.status();
-  const absl::Status loaded = LoadLayers(checkpoint->get(), shape->io, backend->get());
+  absl::Status loaded = LoadLayers(checkpoint->get(), shape->io, backend->get());
   if (!loaded.ok()) return loaded;
   checkpoint->reset();
 

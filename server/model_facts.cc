@@ -33,7 +33,8 @@ v1::DataType ToProto(DType type) {
 void ToProto(absl::Duration duration, google::protobuf::Duration* proto) {
   const int64_t seconds = absl::ToInt64Seconds(duration);
   proto->set_seconds(seconds);
-  proto->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration - absl::Seconds(seconds))));
+  proto->set_nanos(
+      static_cast<int32_t>(absl::ToInt64Nanoseconds(duration - absl::Seconds(seconds))));
 }
 
 v1::Geometry ToProto(const Geometry& g) {
@@ -93,8 +94,8 @@ int64_t MaxMessageBytes(const config::ServerConfig& config, const BackendShape& 
   if (config.max_message_bytes() > 0) return config.max_message_bytes();
   constexpr int64_t kHeaderRoom = 1 << 20;
   size_t row = 0;
-  for (const InputLayout layout : {InputLayout::kHidden, InputLayout::kQkvZBA,
-                                   InputLayout::kQkvZBetaG}) {
+  for (const InputLayout layout :
+       {InputLayout::kHidden, InputLayout::kQkvZBA, InputLayout::kQkvZBetaG}) {
     if (layout == InputLayout::kHidden && !shape.projections) continue;
     row = std::max(row, InputRowBytes(shape.geometry, layout, shape.io));
   }

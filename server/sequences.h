@@ -1,5 +1,5 @@
-// The calls of gdn.v1.SequenceService on the slot table. Each runs on the engine's thread and either
-// fills its response or returns why not.
+// The calls of gdn.v1.SequenceService on the slot table. Each runs on the engine's thread and
+// either fills its response or returns why not.
 #pragma once
 
 #include <string>

@@ -20,7 +20,7 @@ enum class StepKind : uint8_t { kPrefill, kDecode };
 // gdn.v1.PrefillRequest or DecodeRequest (the same fields), parsed. Arrays are as they came: row i
 // is index i of each; ValidateStep says what else holds.
 struct StepRequest {
-  uint32_t layer = 0;  // N of model.layers.N
+  uint32_t layer = 0;    // N of model.layers.N
   int data_type = 0;     // gdn.v1.DataType, open enum
   int input_layout = 0;  // gdn.v1.InputLayout, open enum
   uint64_t step_id = 0;

@@ -76,7 +76,7 @@ void StepStream::Handle() {
     step->cancelled = broken_;
     under_way_.insert(step);
   }
-  hosted->engine->Submit(std::move(step), absl::Now());
+  hosted->engine->Submit(step, absl::Now());
 }
 
 void StepStream::Answered(uint64_t tag, const std::shared_ptr<Step>& step, const Fault& fault,
@@ -87,7 +87,7 @@ void StepStream::Answered(uint64_t tag, const std::shared_ptr<Step>& step, const
           : ToByteBuffer(EncodeStreamStatus(tag, ToRpcStatus(fault, readiness_.instance_id)));
   GoOn([&] {
     under_way_.erase(step);
-    if (!broken_) Send(std::move(message));
+    if (!broken_) Send(message);
   });
 }
 
@@ -97,8 +97,8 @@ void StepStream::End(const Fault& fault) {
   end_ = ToGrpcStatus(fault, readiness_.instance_id);
 }
 
-void StepStream::Send(grpc::ByteBuffer message) {
-  answers_.push_back(std::move(message));
+void StepStream::Send(const grpc::ByteBuffer& message) {
+  answers_.push_back(message);
   if (answers_.size() == 1) StartWrite(&answers_.front());
 }
 

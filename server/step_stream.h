@@ -40,7 +40,7 @@ class StepStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBu
   template <typename Change>
   void GoOn(const Change& change);
   // These require the lock.
-  void Send(grpc::ByteBuffer message);
+  void Send(const grpc::ByteBuffer& message);
   bool MayRead() const;
   bool IsOver() const;
 

@@ -28,8 +28,8 @@ void Tune(const Set& set) {
 void TuneServer(int64_t max_message_bytes, grpc::ServerBuilder* builder) {
   Tune([builder](const char* name, int value) { builder->AddChannelArgument(name, value); });
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder->SetMaxReceiveMessageSize(static_cast<int>(
-      std::min<int64_t>(max_message_bytes, std::numeric_limits<int>::max())));
+  builder->SetMaxReceiveMessageSize(
+      static_cast<int>(std::min<int64_t>(max_message_bytes, std::numeric_limits<int>::max())));
   builder->SetMaxSendMessageSize(-1);
 }
 

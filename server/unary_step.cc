@@ -31,8 +31,8 @@ Fault UnaryStep::Begin(const Hosted* hosted, StepKind kind,
   std::shared_ptr<ReceivedMessage> message = Receive(request);
   StepRequest parsed;
   if (message == nullptr || !ParseStepRequest(message->pieces, &parsed)) return MalformedMessage();
-  Fault fault = MakeStep(*hosted, kind, std::move(parsed), std::move(message), DeadlineOf(context),
-                         &step_);
+  Fault fault =
+      MakeStep(*hosted, kind, std::move(parsed), std::move(message), DeadlineOf(context), &step_);
   if (fault.ok()) {
     step_->done = [this](const Fault& why, const StepAnswer& answer) { Finished(why, answer); };
   }

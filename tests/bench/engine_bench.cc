@@ -21,7 +21,9 @@ constexpr int kSteps = 20000;
 
 using Clock = std::chrono::steady_clock;
 
-double Microseconds(Clock::duration d) { return std::chrono::duration<double, std::micro>(d).count(); }
+double Microseconds(Clock::duration d) {
+  return std::chrono::duration<double, std::micro>(d).count();
+}
 
 // Adds up the time spent in another backend.
 class TimedBackend : public NullBackend {

@@ -35,7 +35,9 @@ def resident(server: ServerProcess) -> float:
 
 def checkpoint(folder: Path, **options) -> Path:
     flags = [f"--{name}={value}" for name, value in options.items()]
-    subprocess.run([sys.executable, TESTS / "testing/make_checkpoint.py", folder, *flags], check=True)
+    subprocess.run(
+        [sys.executable, TESTS / "testing/make_checkpoint.py", folder, *flags], check=True
+    )
     return folder
 
 
@@ -57,11 +59,15 @@ def pool_bytes(info, io_bytes: int) -> int:
 
 
 def after_start(binary: Path, work: Path) -> bool:
-    model = checkpoint(work / "large", hidden=2048, heads=16, value_heads=32, layers=3, dtype="bf16")
+    model = checkpoint(
+        work / "large", hidden=2048, heads=16, value_heads=32, layers=3, dtype="bf16"
+    )
     ok = True
     print(f"{'after start, hidden 2048, 3 layers, bf16 on disk':52s} {'MiB':>8s} {'limit':>8s}")
     for dtype, io_bytes in (("bf16", 2), ("fp32", 4)):
-        server = ServerProcess(binary, model, work / "log", listen=f"unix:{work}/a.sock", dtype=dtype)
+        server = ServerProcess(
+            binary, model, work / "log", listen=f"unix:{work}/a.sock", dtype=dtype
+        )
         with Client(server.target) as client:
             limit = (pool_bytes(client.info, io_bytes) + 2 * gdn_bytes(client.info, 2)) / MIB + 200
         used = resident(server)

@@ -76,7 +76,8 @@ class ProtobufEcho : public ProtobufDecode {
 // The service with a null backend.
 class NullServer {
  public:
-  explicit NullServer(const std::string& address) : backend_(Shape()), engine_(Options(), &backend_) {
+  explicit NullServer(const std::string& address)
+      : backend_(Shape()), engine_(Options(), &backend_) {
     hosted_.limits.geometry = Shape().geometry;
     hosted_.limits.layers = {0};
     hosted_.limits.projections = true;
@@ -246,10 +247,9 @@ int Main() {
   std::vector<double> service, replayable, echo, proto;
   for (int i = -kWarmUp; i < kCalls; ++i) {
     const grpc::ByteBuffer with_id = InTwoSlices(request, static_cast<uint64_t>(i + kWarmUp + 1));
-    const double times[4] = {TimeOf([&] { to_service.Raw(without_id); }),
-                             TimeOf([&] { to_bare.Raw(without_id); }),
-                             TimeOf([&] { to_service.Raw(with_id); }),
-                             TimeOf([&] { to_protobuf.Protobuf(request); })};
+    const double times[4] = {
+        TimeOf([&] { to_service.Raw(without_id); }), TimeOf([&] { to_bare.Raw(without_id); }),
+        TimeOf([&] { to_service.Raw(with_id); }), TimeOf([&] { to_protobuf.Protobuf(request); })};
     if (i < 0) continue;
     service.push_back(times[0]);
     echo.push_back(times[1]);

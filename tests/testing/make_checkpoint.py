@@ -296,13 +296,26 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--golden", help="make the checkpoint of this golden file; no other option")
     models = ["qwen3_next", "qwen3_5"]
     parser.add_argument("--model_type", choices=models, default=default.model_type)
-    for name in ("hidden", "heads", "value_heads", "key_dim", "value_dim", "conv_width", "layers",
-                 "interval", "shards", "seed"):
+    for name in (
+        "hidden",
+        "heads",
+        "value_heads",
+        "key_dim",
+        "value_dim",
+        "conv_width",
+        "layers",
+        "interval",
+        "shards",
+        "seed",
+    ):
         parser.add_argument(f"--{name}", type=int, default=getattr(default, name))
     parser.add_argument("--dtype", choices=list(_DTYPES), default=default.dtype)
     parser.add_argument("--gate", choices=["silu", "sigmoid"], default=default.gate)
-    parser.add_argument("--nested", action=argparse.BooleanOptionalAction,
-                        help="text_config and a vision tower (default: as the model type has it)")
+    parser.add_argument(
+        "--nested",
+        action=argparse.BooleanOptionalAction,
+        help="text_config and a vision tower (default: as the model type has it)",
+    )
     parser.add_argument("--no_projections", dest="projections", action="store_false")
     parser.add_argument("--conv_bias", action="store_true")
     return parser.parse_args()

@@ -48,8 +48,8 @@ void NullBackend::KeepAnswers(const Batch& batch) {
 }
 
 std::byte* NullBackend::AnswerAt(int layer, int32_t slot) {
-  const size_t index = static_cast<size_t>(layer) * static_cast<size_t>(shape_.slots) +
-                       static_cast<size_t>(slot);
+  const size_t index =
+      static_cast<size_t>(layer) * static_cast<size_t>(shape_.slots) + static_cast<size_t>(slot);
   return answers_.data() +
          index * static_cast<size_t>(shape_.max_decode_tokens) * shape_.answer_row_bytes();
 }
