@@ -32,9 +32,9 @@ struct Rows {
   const int32_t* slots = nullptr;    // [N]; negative: PAD. null: row i has slot i
   const uint8_t* has_initial_state = nullptr;  // [N]; 0: the slot counts as zero, whatever it
                                                // holds. null: every row has one
-  int64_t tokens() const { return count == 0 ? 0 : offsets[count]; }
-  int64_t slot(int64_t row) const { return slots == nullptr ? row : slots[row]; }
-  bool has_state(int64_t row) const {
+  constexpr int64_t tokens() const { return count == 0 ? 0 : offsets[count]; }
+  constexpr int64_t slot(int64_t row) const { return slots == nullptr ? row : slots[row]; }
+  constexpr bool has_state(int64_t row) const {
     return has_initial_state == nullptr || has_initial_state[row] != 0;
   }
 };
