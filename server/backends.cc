@@ -1,12 +1,35 @@
 #include "server/backends.h"
 
 #include "kernels/cpu/cpu_backend.h"
+#ifdef GDN_HAVE_CUDA
+#include "kernels/cuda/cuda_backend.h"
+#endif
 
 namespace gdn {
+namespace {
+
+#ifdef GDN_HAVE_CUDA
+bool CanRunCuda() { return CudaDevicePresent(); }
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeCuda(const BackendShape& shape) {
+  if (CanRunCuda()) return MakeCudaBackend(shape);
+  return absl::FailedPreconditionError(
+      "--backend=cuda: this machine has no Hopper GPU, or no driver that can run this build on it");
+}
+#else
+bool CanRunCuda() { return false; }
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeCuda(const BackendShape&) {
+  return absl::FailedPreconditionError(
+      "--backend=cuda: this build has no CUDA backend; one of ./dev build --cuda has");
+}
+#endif
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& name,
                                                      const BackendShape& shape, int threads) {
-  if (name == "cuda") return absl::FailedPreconditionError("this build has no cuda backend");
+  if (name == "cuda" || (name == "auto" && CanRunCuda())) return MakeCuda(shape);
   return MakeCpuBackend(shape, threads);
 }
 

@@ -9,9 +9,9 @@
 
 namespace gdn {
 
-// `name` is auto, cpu or cuda; auto is the fastest one that this machine can run.
-// FAILED_PRECONDITION where this build or this machine has no such backend. `threads` is for the
-// cpu backend; 0: all cores.
+// `name` is auto, cpu or cuda; auto is cuda where this build has it and this machine a GPU for it,
+// else cpu. FAILED_PRECONDITION where this build or this machine has no such backend. `threads` is
+// for the cpu backend; 0: all cores.
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& name,
                                                      const BackendShape& shape, int threads);
 

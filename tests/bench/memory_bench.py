@@ -1,5 +1,5 @@
-"""The server's resident memory: after its start, against what its pools and weights account for, and
-over many decode steps.
+"""The resident memory of the server with its CPU backend: after its start, against what its pools
+and weights account for, and over many decode steps.
 
     memory_bench.py --server=build/cpu/server/gdn-server [--steps=100000]
 
@@ -25,6 +25,7 @@ sys.path.insert(0, str(TESTS / "e2e"))
 from server_process import ServerProcess  # noqa: E402
 
 MIB = 1 << 20
+FLAGS = dict(backend="cpu")  # whose pools and weights are in the process's own memory
 
 
 def resident(server: ServerProcess) -> float:
@@ -65,9 +66,8 @@ def after_start(binary: Path, work: Path) -> bool:
     ok = True
     print(f"{'after start, hidden 2048, 3 layers, bf16 on disk':52s} {'MiB':>8s} {'limit':>8s}")
     for dtype, io_bytes in (("bf16", 2), ("fp32", 4)):
-        server = ServerProcess(
-            binary, model, work / "log", listen=f"unix:{work}/a.sock", dtype=dtype
-        )
+        flags = dict(FLAGS, listen=f"unix:{work}/a.sock", dtype=dtype)
+        server = ServerProcess(binary, model, work / "log", **flags)
         with Client(server.target) as client:
             limit = (pool_bytes(client.info, io_bytes) + 2 * gdn_bytes(client.info, 2)) / MIB + 200
         used = resident(server)
@@ -79,7 +79,8 @@ def after_start(binary: Path, work: Path) -> bool:
 
 def over_steps(binary: Path, work: Path, steps: int) -> bool:
     model = checkpoint(work / "small", hidden=128, heads=2, value_heads=4, layers=2, dtype="fp32")
-    server = ServerProcess(binary, model, work / "log", listen=f"unix:{work}/b.sock", slots=8)
+    flags = dict(FLAGS, listen=f"unix:{work}/b.sock", slots=8)
+    server = ServerProcess(binary, model, work / "log", **flags)
     rng, samples = np.random.default_rng(0), []
     print(f"over {steps} decode steps of 8 rows, hidden 128")
     with Client(server.target) as client:

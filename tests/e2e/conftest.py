@@ -24,7 +24,9 @@ from server_process import ServerProcess  # noqa: E402
 
 def pytest_addoption(parser):
     parser.addoption("--server", required=True, help="path of the gdn-server binary")
-    parser.addoption("--backend", default="cpu", help="its --backend")
+    parser.addoption(
+        "--backend", default="auto", choices=("auto", "cpu", "cuda"), help="its --backend"
+    )
 
 
 @pytest.fixture(scope="session")
