@@ -1,8 +1,12 @@
-// Element types on the device: conversions to and from fp32, and from a DType to a C++ type.
+// Element types on the device: conversions to and from fp32, from a DType to a C++ type, and
+// vectors of elements that move in one access.
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+
+#include <cstdint>
+#include <type_traits>
 
 #include "kernels/geometry.h"
 
@@ -29,7 +33,7 @@ __device__ __forceinline__ __half FromFloat<__half>(float x) {
 
 // Calls f with a value of the C++ type of `type`, and returns what it returns.
 template <typename F>
-auto WithType(DType type, F&& f) {
+__host__ __device__ auto WithType(DType type, F&& f) {
   switch (type) {
     case DType::kBf16:
       return f(__nv_bfloat16{});
@@ -39,6 +43,45 @@ auto WithType(DType type, F&& f) {
       break;
   }
   return f(float{});
+}
+
+// A number that is a template argument, passed as a value.
+template <int N>
+using Constant = std::integral_constant<int, N>;
+
+// N elements side by side, moved in accesses of up to 16 bytes.
+template <typename T, int N>
+struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Pack {
+  T e[N];
+};
+
+template <typename T, int N>
+__device__ __forceinline__ Pack<float, N> Widen(const Pack<T, N>& raw) {
+  Pack<float, N> x;
+#pragma unroll
+  for (int i = 0; i < N; ++i) x.e[i] = ToFloat(raw.e[i]);
+  return x;
+}
+
+// The N elements at `data`, widened.
+template <int N, typename T>
+__device__ __forceinline__ Pack<float, N> LoadPack(const T* data) {
+  return Widen(*reinterpret_cast<const Pack<T, N>*>(data));
+}
+
+// x rounded to T.
+template <typename T, int N>
+__device__ __forceinline__ void StorePack(const Pack<float, N>& x, T* data) {
+  Pack<T, N> raw;
+#pragma unroll
+  for (int i = 0; i < N; ++i) raw.e[i] = FromFloat<T>(x.e[i]);
+  *reinterpret_cast<Pack<T, N>*>(data) = raw;
+}
+
+// Whether packs of N elements can be taken from `data` at every multiple of `stride` elements.
+template <int N>
+bool TakesPacks(const void* data, int64_t stride) {
+  return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % N == 0;
 }
 
 }  // namespace gdn::cuda

@@ -1,39 +1,67 @@
 #include "kernels/cuda/dtype.cuh"
+#include "kernels/cuda/head_grid.cuh"
 #include "kernels/cuda/l2norm.h"
 
 namespace gdn::cuda {
 namespace {
 
-constexpr int kWarps = 8;  // of a block; a warp takes one head of one token
-
+// y = x * rsqrt(sum of x² + eps), each lane holding one pack of the head.
 template <typename X, typename Y>
-__global__ void L2NormKernel(L2NormParams p) {
-  const int lane = threadIdx.x % 32;
-  const int64_t item = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
-  if (item >= p.tokens * p.heads) return;
-  const int64_t token = item / p.heads;
-  const int64_t head = item % p.heads;
-  const X* x = static_cast<const X*>(p.x) + token * p.x_stride + head * p.dim;
-  Y* y = static_cast<Y*>(p.y) + token * p.y_stride + head * p.dim;
+__device__ void NormalisePacked(const L2NormParams& p, const X* x, Y* y) {
+  const int begin = threadIdx.x * kHeadPack;
+  Pack<float, kHeadPack> values = {};
+  if (begin < p.dim) values = LoadPack<kHeadPack>(x + begin);
   float sum = 0.0f;
-  for (int i = lane; i < p.dim; i += 32) {
+#pragma unroll
+  for (float value : values.e) sum += value * value;
+  const float scale = rsqrtf(SumOverHead(sum) + p.eps);
+#pragma unroll
+  for (float& value : values.e) value *= scale;
+  if (begin < p.dim) StorePack(values, y + begin);
+}
+
+// The same for heads of any size and place, element by element.
+template <typename X, typename Y>
+__device__ void NormaliseAny(const L2NormParams& p, const X* x, Y* y) {
+  float sum = 0.0f;
+  for (int i = threadIdx.x; i < p.dim; i += blockDim.x) {
     const float value = ToFloat(x[i]);
     sum += value * value;
   }
-  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-  const float scale = rsqrtf(sum + p.eps);
-  for (int i = lane; i < p.dim; i += 32) y[i] = FromFloat<Y>(ToFloat(x[i]) * scale);
+  const float scale = rsqrtf(SumOverHead(sum) + p.eps);
+  for (int i = threadIdx.x; i < p.dim; i += blockDim.x) y[i] = FromFloat<Y>(ToFloat(x[i]) * scale);
+}
+
+template <typename X, typename Y, bool kPacked>
+__global__ void __launch_bounds__(kHeadThreads) L2NormKernel(L2NormParams p) {
+  const int64_t token = int64_t{blockIdx.x} * blockDim.z + threadIdx.z;
+  const int64_t head = blockIdx.y * blockDim.y + threadIdx.y;
+  if (token >= p.tokens || head >= p.heads) return;
+  const X* x = static_cast<const X*>(p.x) + token * p.x_stride + head * p.dim;
+  Y* y = static_cast<Y*>(p.y) + token * p.y_stride + head * p.dim;
+  if constexpr (kPacked) {
+    NormalisePacked(p, x, y);
+  } else {
+    NormaliseAny(p, x, y);
+  }
 }
 
 }  // namespace
 
 cudaError_t L2Norm(const L2NormParams& p, cudaStream_t stream) {
-  const int64_t items = p.tokens * p.heads;
-  if (items == 0) return cudaSuccess;
-  const auto blocks = static_cast<unsigned>((items + kWarps - 1) / kWarps);
+  if (p.tokens < 0 || p.heads < 0 || p.dim < 0) return cudaErrorInvalidValue;
+  if (!FitsGrid(p.tokens, p.heads)) return cudaErrorInvalidValue;
+  if (p.tokens == 0 || p.heads == 0 || p.dim == 0) return cudaSuccess;
+  const bool packed = p.dim <= kMaxPackedDim && p.dim % kHeadPack == 0 &&
+                      TakesPacks<kHeadPack>(p.x, p.x_stride) &&
+                      TakesPacks<kHeadPack>(p.y, p.y_stride);
+  const HeadGrid grid = OverHeads(p.tokens, p.heads, packed ? LanesOfPackedHead(p.dim) : 32);
   return WithType(p.x_type, [&](auto x) {
     return WithType(p.y_type, [&](auto y) {
-      L2NormKernel<decltype(x), decltype(y)><<<blocks, kWarps * 32, 0, stream>>>(p);
+      using X = decltype(x);
+      using Y = decltype(y);
+      const auto kernel = packed ? L2NormKernel<X, Y, true> : L2NormKernel<X, Y, false>;
+      kernel<<<grid.blocks, grid.threads, 0, stream>>>(p);
       return cudaGetLastError();
     });
   });

@@ -1,0 +1,47 @@
+// Launches over [tokens, heads]: each head of each token is taken by a group of lanes of one warp.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace gdn::cuda {
+
+inline constexpr int kHeadPack = 8;        // elements that a lane takes at a time
+inline constexpr int kHeadThreads = 256;   // of a block
+inline constexpr int kMaxPackedDim = 256;  // one pack for each lane of a warp
+
+struct HeadGrid {
+  dim3 blocks;
+  dim3 threads;  // x: lanes of a head, y: heads, z: tokens
+};
+
+// `lanes` is a power of two up to 32.
+inline HeadGrid OverHeads(int64_t tokens, int heads, int lanes) {
+  unsigned y = 1;
+  while (y < static_cast<unsigned>(heads) && y * lanes < kHeadThreads) y *= 2;
+  const dim3 threads(lanes, y, kHeadThreads / (y * lanes));
+  const int64_t x = (tokens + threads.z - 1) / threads.z;
+  return {dim3(static_cast<unsigned>(x), (heads + y - 1) / y), threads};
+}
+
+// Lanes for a head of `dim` elements, at most kMaxPackedDim, of which each takes one pack.
+inline int LanesOfPackedHead(int dim) {
+  int lanes = 1;
+  while (lanes * kHeadPack < dim) lanes *= 2;
+  return lanes;
+}
+
+// Whether a launch over so many tokens and heads fits the limits of a grid.
+inline bool FitsGrid(int64_t tokens, int heads) {
+  return tokens < (int64_t{1} << 31) && heads < 65536;
+}
+
+// Sum over the lanes of a head. All of them must call.
+__device__ __forceinline__ float SumOverHead(float x) {
+  for (unsigned step = blockDim.x / 2; step > 0; step /= 2) x += __shfl_xor_sync(~0u, x, step);
+  return x;
+}
+
+}  // namespace gdn::cuda
