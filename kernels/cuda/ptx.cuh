@@ -1,6 +1,9 @@
 // All inline PTX of the kernels: what CUDA C++ has no words for.
 #pragma once
 
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
 #include <cstdint>
 
 namespace gdn::cuda {
@@ -18,9 +21,10 @@ __device__ __forceinline__ void GridDependencyLaunch() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
-// All threads of the cluster: arrive (release) and, later, wait (acquire).
+// All threads of the cluster: arrive and, later, wait. What was read before the arrival may be
+// overwritten after the wait; what was written needs a fence of its own to be seen.
 __device__ __forceinline__ void ClusterArrive() {
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
 __device__ __forceinline__ void ClusterWait() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
@@ -37,17 +41,13 @@ __device__ __forceinline__ unsigned ClusterSize() {
   return size;
 }
 
-// The word at `local`, an address of this block's shared memory, in block `rank` of the cluster.
-__device__ __forceinline__ unsigned LoadFromPeer(const void* local, unsigned rank) {
-  unsigned address, value;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
-               : "=r"(address)
-               : "r"(static_cast<unsigned>(__cvta_generic_to_shared(local))), "r"(rank));
-  asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
+// ---- global memory
+
+__device__ __forceinline__ unsigned LoadRelaxed(const unsigned* from) {
+  unsigned value;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
   return value;
 }
-
-// ---- global memory
 
 // 16 bytes that are read once: not kept in L1, and not moved by the compiler.
 __device__ __forceinline__ uint4 LoadStreaming(const void* from) {
@@ -61,6 +61,166 @@ __device__ __forceinline__ void StoreStreaming(void* to, uint4 v) {
   asm volatile("st.global.L1::no_allocate.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(v.x),
                "r"(v.y), "r"(v.z), "r"(v.w)
                : "memory");
+}
+
+// ---- tensor cores: m16n8k16, A row by row, B column by column, sums in fp32
+
+// d += a * b, for one warp. Thread t of the warp, with g = t / 4 and c = 2 * (t % 4), holds
+//   d    (g, c), (g, c + 1), (g + 8, c), (g + 8, c + 1)
+//   a    pairs at (g, c), (g + 8, c), (g, c + 8), (g + 8, c + 8)
+//   b    pairs along k at (k = c, n = g), (k = c + 8, n = g)
+template <typename T>
+__device__ __forceinline__ void Mma(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2,
+                                    uint32_t a3, uint32_t b0, uint32_t b1);
+template <>
+__device__ __forceinline__ void Mma<__nv_bfloat16>(float (&d)[4], uint32_t a0, uint32_t a1,
+                                                   uint32_t a2, uint32_t a3, uint32_t b0,
+                                                   uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+template <>
+__device__ __forceinline__ void Mma<__half>(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2,
+                                            uint32_t a3, uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// Two fp32 as one register of T, `low` in its lower half.
+template <typename T>
+__device__ __forceinline__ uint32_t PackPair(float low, float high);
+template <>
+__device__ __forceinline__ uint32_t PackPair<__nv_bfloat16>(float low, float high) {
+  uint32_t r;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+  return r;
+}
+template <>
+__device__ __forceinline__ uint32_t PackPair<__half>(float low, float high) {
+  uint32_t r;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+  return r;
+}
+
+// Four 8x8 matrices of 16-bit elements; lane 8m + r names row r of matrix m, 16 bytes in shared
+// memory. Thread t receives the pair at (t / 4, 2 * (t % 4)) of each, or of its transpose.
+__device__ __forceinline__ uint4 LoadMatrices(uint32_t address) {
+  uint4 r;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w)
+               : "r"(address)
+               : "memory");
+  return r;
+}
+__device__ __forceinline__ uint4 LoadMatricesTransposed(uint32_t address) {
+  uint4 r;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w)
+               : "r"(address)
+               : "memory");
+  return r;
+}
+
+// ---- copies into shared memory
+
+__device__ __forceinline__ uint32_t SharedAddress(const void* p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
+// 16 bytes from global memory, or 16 zero bytes if not `valid` (nothing is read then).
+__device__ __forceinline__ void CopyAsync16(uint32_t to, const void* from, bool valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+               "r"(valid ? 16 : 0)
+               : "memory");
+}
+// Waits for all such copies of this thread.
+__device__ __forceinline__ void CopyAsyncWait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+__device__ __forceinline__ void BarrierInit(uint32_t barrier, unsigned arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+// Makes initialised barriers visible to the copy engine.
+__device__ __forceinline__ void BarrierInitFence() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ __forceinline__ void BarrierArrive(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+// Arrives, and has the phase wait for `bytes` of bulk copies too.
+__device__ __forceinline__ void BarrierArriveExpect(uint32_t barrier, unsigned bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
+// Waits until the phase of this parity has completed.
+__device__ __forceinline__ void BarrierWait(uint32_t barrier, unsigned parity) {
+  asm volatile(
+      "{\n.reg .pred done;\nagain:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n}" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+// `bytes` (a multiple of 16) from global memory, counted by `barrier`.
+__device__ __forceinline__ void CopyBulk(uint32_t to, const void* from, unsigned bytes,
+                                         uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+          to),
+      "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+
+// ---- copies out of shared memory
+
+// Orders this thread's accesses to shared memory before those of the copy engine that follow.
+__device__ __forceinline__ void AsyncProxyFence() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+// `bytes` (a multiple of 16) from shared to global memory.
+__device__ __forceinline__ void StoreBulk(void* to, uint32_t from, unsigned bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from),
+               "r"(bytes)
+               : "memory");
+}
+__device__ __forceinline__ void StoreBulkCommit() {
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+// Waits until this thread's bulk stores have read their shared memory.
+__device__ __forceinline__ void StoreBulkWaitRead() {
+  asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+// Waits until this thread's bulk stores are done.
+__device__ __forceinline__ void StoreBulkWait() {
+  asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+}
+// Brings `bytes` (a multiple of 16) into L2, some time.
+__device__ __forceinline__ void PrefetchBulk(const void* from, unsigned bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+}
+
+// A barrier among `threads` threads, whole warps; ids from 1 on, 0 is __syncthreads.
+__device__ __forceinline__ void NamedBarrier(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// The same, and whether any of them had `x`.
+__device__ __forceinline__ bool NamedBarrierOr(int id, int threads, bool x) {
+  int any;
+  asm volatile(
+      "{\n.reg .pred in, out;\n"
+      "setp.ne.s32 in, %1, 0;\n"
+      "barrier.cta.red.or.aligned.pred out, %2, %3, in;\n"
+      "selp.s32 %0, 1, 0, out;\n}"
+      : "=r"(any)
+      : "r"(static_cast<int>(x)), "r"(id), "r"(threads)
+      : "memory");
+  return any != 0;
 }
 
 }  // namespace gdn::cuda

@@ -1,0 +1,60 @@
+// The chunked form on tensor cores, for K = V = 128 and 16-bit q, k, v. Three launches:
+//   prepare   per chunk and key head: l2norm of k, cumulative gates, A, its inverse, w and u
+//   delta_h   per row, value head and slice of V: the state from chunk to chunk, h and v_new
+//   o         per chunk and key head: l2norm of q, o
+// What they hand one another lies in a workspace, by chunk and in tiles (tile.cuh), so that every
+// access is 16 bytes a lane and contiguous, no operand is transposed on its way, and tokens beyond
+// a row's end are zeros there.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/ops/chunk_gated_delta_rule.h"
+#include "kernels/ops/chunk_indices.h"
+
+namespace gdn::cuda {
+
+inline constexpr int kSm90Dim = 128;  // K and V
+
+// Gates of one chunk and head: gamma_i, and exp(gamma_last - gamma_i). Tokens beyond the row's end
+// have gamma_last.
+struct ChunkGates {
+  float gamma[kChunk];
+  float decay[kChunk];
+};
+
+// One record for each chunk and value head, kt for each chunk and key head. Elements are of q's
+// type. h and v_new are rounded to it, as are w, u and the normalised k.
+struct ChunkWorkspace {
+  void* w = nullptr;            // -w  [chunks, HV] of [64, K]
+  void* u = nullptr;            // u, then v_new, transposed  [chunks, HV] of [V, 64]
+  void* h = nullptr;            // [chunks, HV] of [V, K]
+  void* kt = nullptr;           // normalised k transposed  [chunks, H] of [K, 64]
+  ChunkGates* gates = nullptr;  // [chunks, HV]
+};
+
+struct ChunkSm90Params {
+  ChunkGatedDeltaRuleParams rule;
+  Chunks chunks;
+  ChunkWorkspace workspace;
+};
+
+inline constexpr int kChunkSm90Alignment = 16;  // bytes: of tensors, tokens and slots
+
+// Whether `p` has the shape, types and strides these kernels take; looks at no pointer. fp16
+// without l2norm is not among them: w could leave fp16's range where the reference is finite.
+bool ChunkSm90Takes(const ChunkGatedDeltaRuleParams& p);
+
+bool ChunkSm90PointersAligned(const ChunkGatedDeltaRuleParams& p);
+
+size_t ChunkSm90WorkspaceBytes(const Heads& heads, int64_t chunks);
+ChunkWorkspace ChunkSm90Workspace(const Heads& heads, int64_t chunks, void* workspace);
+
+cudaError_t ChunkPrepareSm90(const ChunkSm90Params& p, cudaStream_t stream);
+cudaError_t ChunkDeltaHSm90(const ChunkSm90Params& p, cudaStream_t stream);
+cudaError_t ChunkOSm90(const ChunkSm90Params& p, cudaStream_t stream);
+
+}  // namespace gdn::cuda
