@@ -6,28 +6,33 @@
 namespace gdn::cuda {
 namespace {
 
+constexpr int kWarps = 4;  // one warpgroup; a warp takes 16 rows of the transposed state
+constexpr int kThreads = (kWarps + 1) * 32;
+constexpr int kRows = kWarps * kTileDim;
+constexpr int kSlices = kSm90Dim / kRows;  // blocks that share a head
 constexpr int kBlocks = kChunk / kTileDim;
 constexpr int kDimTiles = kSm90Dim / kTileDim;
-constexpr int kRecord = kBlocks * kDimTiles * 32;  // Tiles of 64 x 128 elements, by lane
+constexpr int kRecord = kBlocks * kDimTiles * 32;  // 16-byte pieces of 64 x 128 elements
 constexpr int kMaxStages = 4;
 
-// One chunk's operands. A warp of the block takes 16 rows of the state, transposed: [V][K].
-template <int kWarps>
-struct Stage {
-  Tile w[kRecord];                // [token block][k block]
-  Tile kt[kRecord];               // [token block][k block]
+// One chunk's operands.
+struct alignas(1024) Stage {
+  uint4 w[kRecord];               // panels
+  uint4 k[kRecord];               // panels
   Tile u[kWarps * kBlocks * 32];  // [v block][token block]
   ChunkGates gates;
 };
 
-template <int kWarps>
-struct Shared {
+struct alignas(1024) Shared {
   uint64_t full[kMaxStages];
   uint64_t empty[kMaxStages];
-  alignas(128) Stage<kWarps> stages[];
 };
 
-// Where a block works: 16 * kWarps columns of V, from v block first_block on, of a head of a row.
+__device__ __forceinline__ Stage& StageOf(Shared& shared, int n) {
+  return reinterpret_cast<Stage*>(&shared + 1)[n];
+}
+
+// Where a block works: kRows columns of V, from tile first_block on, of a head of a row.
 struct Work {
   int64_t row;
   int head;
@@ -37,9 +42,7 @@ struct Work {
 };
 
 // Fills the stages in turn, each once its last chunk has been used; one thread.
-template <int kWarps>
-__device__ void Produce(const ChunkSm90Params& p, const Work& work, Shared<kWarps>& shared,
-                        int stages) {
+__device__ void Produce(const ChunkSm90Params& p, const Work& work, Shared& shared, int stages) {
   const Heads& heads = p.rule.heads;
   const int64_t key_head = work.head / (heads.value_heads / heads.key_heads);
   for (int64_t c = work.first_chunk; c < work.end_chunk; ++c) {
@@ -49,24 +52,23 @@ __device__ void Produce(const ChunkSm90Params& p, const Work& work, Shared<kWarp
     if (n >= static_cast<unsigned>(stages)) {
       BarrierWait(SharedAddress(&shared.empty[s]), (n / stages - 1) & 1);
     }
-    Stage<kWarps>& stage = shared.stages[s];
+    Stage& stage = StageOf(shared, s);
     const int64_t record = c * heads.value_heads + work.head;
-    BarrierArriveExpect(full, sizeof(Stage<kWarps>));
-    CopyBulk(SharedAddress(stage.w), static_cast<const Tile*>(p.workspace.w) + record * kRecord,
+    const int64_t key_record = c * heads.key_heads + key_head;
+    BarrierArriveExpect(full,
+                        sizeof(stage.w) + sizeof(stage.k) + sizeof(stage.u) + sizeof(ChunkGates));
+    CopyBulk(SharedAddress(stage.w), static_cast<const uint4*>(p.workspace.w) + record * kRecord,
              sizeof(stage.w), full);
     CopyBulk(SharedAddress(stage.u),
              static_cast<const Tile*>(p.workspace.u) + record * kRecord +
                  work.first_block * kBlocks * 32,
              sizeof(stage.u), full);
     CopyBulk(SharedAddress(&stage.gates), p.workspace.gates + record, sizeof(ChunkGates), full);
-    CopyBulk(SharedAddress(stage.kt),
-             static_cast<const Tile*>(p.workspace.kt) + (c * heads.key_heads + key_head) * kRecord,
-             sizeof(stage.kt), full);
+    CopyBulk(SharedAddress(stage.k),
+             static_cast<const uint4*>(p.workspace.k) + key_record * kRecord, sizeof(stage.k),
+             full);
   }
 }
-
-// A warp's 16 rows of the state.
-using State = TileSum[kDimTiles];
 
 template <typename S>
 __device__ __forceinline__ float2 LoadPair(const S* p) {
@@ -86,71 +88,101 @@ __device__ __forceinline__ void StorePair(S* p, float a, float b) {
   }
 }
 
+// Sums of a warpgroup, 16 rows of a warp by 16 columns at a time: eight a thread.
+template <int N>
+__device__ __forceinline__ TileSum SumOf(const float (&d)[N], int tile) {
+  const float* e = d + 8 * tile;
+  return {{e[0], e[1], e[2], e[3]}, {e[4], e[5], e[6], e[7]}};
+}
+
+// A thread's part of kRows x K of the transposed state.
+using State = float[kSm90Dim / 2];
+
 // Calls f(element of the slot's [V][K] slice, first of the pair of sums) for the lane's pairs.
 template <typename F>
 __device__ __forceinline__ void ForEachPair(State& s, F&& f) {
   const int lane = threadIdx.x % 32;
   const int at = lane / 4 * kSm90Dim + lane % 4 * 2;
 #pragma unroll
-  for (int c = 0; c < kDimTiles; ++c) {
-    f(at + c * kTileDim, s[c].left);
-    f(at + c * kTileDim + 8, s[c].right);
-    f(at + c * kTileDim + 8 * kSm90Dim, s[c].left + 2);
-    f(at + c * kTileDim + 8 * kSm90Dim + 8, s[c].right + 2);
+  for (int c = 0; c < 2 * kDimTiles; ++c) {
+    f(at + c * 8, s + 4 * c);
+    f(at + c * 8 + 8 * kSm90Dim, s + 4 * c + 2);
   }
 }
 
 // The chunk in `stage`, with `h` and `v_new` pointing at the lane's part of this warp's tiles:
 //   h = S;  v_new_i = u_i - S w_i;  S = exp(gamma_last) * S + sum_i v_new_i * decay_i ⊗ k_i
-// all transposed, so that S, v_new and their products keep to the warp's registers.
-template <typename T, int kWarps>
-__device__ __forceinline__ void AdvanceChunk(const Stage<kWarps>& stage, State& s, Tile* h,
-                                             Tile* v_new) {
+// all transposed, so that S, v_new and their products keep to registers.
+template <typename T>
+__device__ __forceinline__ void AdvanceChunk(const Stage& stage, State& s, Tile* h, Tile* v_new) {
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-  TileSum v[kBlocks];
+  uint4 left[kDimTiles];
+#pragma unroll
+  for (int c = 0; c < kDimTiles; ++c) left[c] = PackLeft<T>(SumOf(s, c)).r;
+  float v[kChunk / 2];
 #pragma unroll
   for (int i = 0; i < kBlocks; ++i) {
-    v[i] = UnpackTile<T>(stage.u[(warp * kBlocks + i) * 32 + lane]);
-  }
-#pragma unroll
-  for (int c = 0; c < kDimTiles; ++c) {
-    const Tile packed = PackTile<T>(s[c]);
-    h[c * 32] = packed;
-#pragma unroll
-    for (int i = 0; i < kBlocks; ++i) {
-      MultiplyAdd<T>(v[i], packed, stage.w[(i * kDimTiles + c) * 32 + lane]);
-    }
-  }
-  const float decay = __expf(stage.gates.gamma[kChunk - 1]);
-#pragma unroll
-  for (int c = 0; c < kDimTiles; ++c) {
+    const TileSum u = UnpackTile<T>(stage.u[(warp * kBlocks + i) * 32 + lane]);
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      s[c].left[e] *= decay;
-      s[c].right[e] *= decay;
+      v[8 * i + e] = u.left[e];
+      v[8 * i + 4 + e] = u.right[e];
     }
   }
+  // v += S * (-w), a panel of w at a time
+  const uint64_t w = RowsAreN(SharedAddress(stage.w));
+  constexpr int kPanelTiles = kDimTiles / 2;
+  const float decay = Exp2(stage.gates.gamma[kChunk - 1]);
+#pragma unroll
+  for (float& e : s) e *= decay;
+  WarpgroupTouch(left);
+  WarpgroupTouch(v);
+  WarpgroupFence();
+#pragma unroll
+  for (int c = 0; c < kDimTiles; ++c) {
+    WarpgroupMma<T>(v, left[c], w + (c / kPanelTiles) * (8192 / 16) + c % kPanelTiles * 2);
+  }
+  WarpgroupCommit();
+#pragma unroll
+  for (int c = 0; c < kDimTiles; ++c) {
+    h[c * 32] = {left[c].x, left[c].z, left[c].y, left[c].w};
+  }
+  float2 decays[kChunk / 8];
+#pragma unroll
+  for (int i = 0; i < kChunk / 8; ++i) {
+    decays[i] = reinterpret_cast<const float2*>(stage.gates.decay)[i * 4 + lane % 4];
+  }
+  WarpgroupWait();
+  WarpgroupTouch(v);
+
+  uint4 decayed[kBlocks];
 #pragma unroll
   for (int i = 0; i < kBlocks; ++i) {
-    v_new[i * 32] = PackTile<T>(v[i]);
-    const float2* d = reinterpret_cast<const float2*>(stage.gates.decay + i * kTileDim) + lane % 4;
+    TileSum x = SumOf(v, i);
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      v[i].left[e] *= e % 2 == 0 ? d[0].x : d[0].y;
-      v[i].right[e] *= e % 2 == 0 ? d[4].x : d[4].y;
+      x.left[e] *= e % 2 == 0 ? decays[2 * i].x : decays[2 * i].y;
+      x.right[e] *= e % 2 == 0 ? decays[2 * i + 1].x : decays[2 * i + 1].y;
     }
-    const Tile decayed = PackTile<T>(v[i]);
-#pragma unroll
-    for (int c = 0; c < kDimTiles; ++c) {
-      MultiplyAdd<T>(s[c], decayed, stage.kt[(i * kDimTiles + c) * 32 + lane]);
-    }
+    decayed[i] = PackLeft<T>(x).r;
   }
+  // s += (v * decay) * k, 16 tokens at a time
+  const uint64_t k = RowsAreK(SharedAddress(stage.k));
+  WarpgroupTouch(decayed);
+  WarpgroupTouch(s);
+  WarpgroupFence();
+#pragma unroll
+  for (int i = 0; i < kBlocks; ++i) WarpgroupMma<T>(s, decayed[i], k + i * (kTileDim * 128 / 16));
+  WarpgroupCommit();
+#pragma unroll
+  for (int i = 0; i < kBlocks; ++i) v_new[i * 32] = PackTile<T>(SumOf(v, i));
+  WarpgroupWait();
+  WarpgroupTouch(s);
 }
 
-template <typename T, typename S, int kWarps>
-__device__ void Consume(const ChunkSm90Params& p, const Work& work, Shared<kWarps>& shared,
-                        int stages) {
+template <typename T, typename S>
+__device__ void Consume(const ChunkSm90Params& p, const Work& work, Shared& shared, int stages) {
   const int lane = threadIdx.x % 32;
   const int v_block = work.first_block + threadIdx.x / 32;
   const int64_t heads = p.rule.heads.value_heads;
@@ -159,7 +191,7 @@ __device__ void Consume(const ChunkSm90Params& p, const Work& work, Shared<kWarp
     pool += p.rule.rows.slot(work.row) * p.rule.ssm.slot_stride +
             (int64_t{work.head} * kSm90Dim + v_block * kTileDim) * kSm90Dim;
   }
-  State s;
+  State s = {};
   if (pool != nullptr && p.rule.rows.has_state(work.row)) {
     ForEachPair(s, [&](int at, float* pair) {
       const float2 x = LoadPair(pool + at);
@@ -167,6 +199,7 @@ __device__ void Consume(const ChunkSm90Params& p, const Work& work, Shared<kWarp
       pair[1] = x.y;
     });
   }
+  WarpgroupTouch(s);
   Tile* h = static_cast<Tile*>(p.workspace.h) + v_block * kDimTiles * 32 + lane;
   Tile* v_new = static_cast<Tile*>(p.workspace.u) + v_block * kBlocks * 32 + lane;
   unsigned stage = 0;
@@ -174,8 +207,7 @@ __device__ void Consume(const ChunkSm90Params& p, const Work& work, Shared<kWarp
   for (int64_t c = work.first_chunk; c < work.end_chunk; ++c) {
     const int64_t record = c * heads + work.head;
     BarrierWait(SharedAddress(&shared.full[stage]), parity);
-    AdvanceChunk<T>(shared.stages[stage], s, h + record * 2 * kRecord, v_new + record * kRecord);
-    __syncwarp();
+    AdvanceChunk<T>(StageOf(shared, stage), s, h + record * 2 * kRecord, v_new + record * kRecord);
     if (lane == 0) BarrierArrive(SharedAddress(&shared.empty[stage]));
     if (++stage == static_cast<unsigned>(stages)) {
       stage = 0;
@@ -186,11 +218,11 @@ __device__ void Consume(const ChunkSm90Params& p, const Work& work, Shared<kWarp
   ForEachPair(s, [&](int at, const float* pair) { StorePair(pool + at, pair[0], pair[1]); });
 }
 
-// The last warp brings the operands, each other one advances 16 rows of the transposed state.
-template <typename T, typename S, int kWarps>
-__global__ void __launch_bounds__((kWarps + 1) * 32) DeltaHKernel(ChunkSm90Params p, int stages) {
-  extern __shared__ __align__(128) unsigned char dynamic[];
-  auto& shared = *reinterpret_cast<Shared<kWarps>*>(dynamic);
+// A warpgroup advances kRows rows of the transposed state, one more warp brings the operands.
+template <typename T, typename S>
+__global__ void __launch_bounds__(kThreads, 1) DeltaHKernel(ChunkSm90Params p, int stages) {
+  extern __shared__ __align__(1024) unsigned char dynamic[];
+  Shared& shared = *reinterpret_cast<Shared*>(dynamic);
   if (threadIdx.x == 0) {
     for (int i = 0; i < stages; ++i) {
       BarrierInit(SharedAddress(&shared.full[i]), 1);
@@ -201,7 +233,6 @@ __global__ void __launch_bounds__((kWarps + 1) * 32) DeltaHKernel(ChunkSm90Param
   __syncthreads();
   GridDependencyWait();
   GridDependencyLaunch();
-  constexpr unsigned kSlices = kDimTiles / kWarps;
   const unsigned heads = p.rule.heads.value_heads;
   const int64_t row = blockIdx.x / kSlices / heads;
   if (p.rule.rows.slot(row) < 0) return;
@@ -209,35 +240,28 @@ __global__ void __launch_bounds__((kWarps + 1) * 32) DeltaHKernel(ChunkSm90Param
                      static_cast<int>(blockIdx.x % kSlices) * kWarps, p.chunks.chunk_offsets[row],
                      p.chunks.chunk_offsets[row + 1]};
   if (work.first_chunk == work.end_chunk) return;
-  if (threadIdx.x < kWarps * 32) {
+  const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x / 32), 0);  // uniform
+  if (warp < kWarps) {
     Consume<T, S>(p, work, shared, stages);
   } else if (threadIdx.x == kWarps * 32) {
     Produce(p, work, shared, stages);
   }
 }
 
-template <typename T, typename S, int kWarps>
+template <typename T, typename S>
 cudaError_t Launch(const ChunkSm90Params& p, cudaStream_t stream) {
-  const int64_t blocks = p.rule.rows.count * p.rule.heads.value_heads * (kDimTiles / kWarps);
+  const int64_t blocks = p.rule.rows.count * p.rule.heads.value_heads * kSlices;
   // Short rows need no deep pipeline, but several blocks on an SM.
   const int stages = p.chunks.count <= 2 * p.rule.rows.count ? 2 : kMaxStages;
-  const size_t bytes = sizeof(Shared<kWarps>) + stages * sizeof(Stage<kWarps>);
-  return LaunchDependent(DeltaHKernel<T, S, kWarps>, dim3(static_cast<unsigned>(blocks)),
-                         (kWarps + 1) * 32, bytes, stream, p, stages);
-}
-
-template <typename T, typename S>
-cudaError_t LaunchWidth(const ChunkSm90Params& p, cudaStream_t stream) {
-  // Narrow slices spread few heads over more SMs; wide ones read w and k less often.
-  constexpr int64_t kFewHeads = 32;
-  const bool few = p.rule.rows.count * p.rule.heads.value_heads < kFewHeads;
-  return few ? Launch<T, S, 2>(p, stream) : Launch<T, S, 4>(p, stream);
+  const size_t bytes = sizeof(Shared) + stages * sizeof(Stage);
+  return LaunchDependent(DeltaHKernel<T, S>, dim3(static_cast<unsigned>(blocks)), kThreads, bytes,
+                         stream, p, stages);
 }
 
 template <typename T>
 cudaError_t LaunchState(const ChunkSm90Params& p, cudaStream_t stream) {
-  return p.rule.ssm.type == DType::kBf16 ? LaunchWidth<T, __nv_bfloat16>(p, stream)
-                                         : LaunchWidth<T, float>(p, stream);
+  return p.rule.ssm.type == DType::kBf16 ? Launch<T, __nv_bfloat16>(p, stream)
+                                         : Launch<T, float>(p, stream);
 }
 
 }  // namespace

@@ -20,6 +20,7 @@ constexpr int kHalfTiles = kDimTiles / 2;  // blocks of V that a block takes at 
 struct Stage {
   Tile h[kHalfTiles * kDimTiles * 32];    // [v block][k block]
   Tile v_new[kHalfTiles * kBlocks * 32];  // [v block][token block]
+  float gamma[kChunk];                    // / ln 2
 };
 
 struct Shared {
@@ -53,6 +54,7 @@ __device__ void Produce(const ChunkSm90Params& p, const Work& work, int n, Share
   CopyBulk(SharedAddress(stage.v_new),
            static_cast<const Tile*>(p.workspace.u) + record * kRecord + half, sizeof(stage.v_new),
            full);
+  CopyBulk(SharedAddress(stage.gamma), p.workspace.gates[record].gamma, sizeof(stage.gamma), full);
 }
 
 // PAD rows: o = 0
@@ -69,17 +71,17 @@ __device__ void StoreZeros(const ChunkSm90Params& p, const Work& work) {
 
 // q k^T of the warp's 16 rows, columns up to the diagonal's tile; q stays in registers.
 template <typename T>
-__device__ __forceinline__ void MultiplyQueries(const Shared& shared, Tile (&q)[kDimTiles],
+__device__ __forceinline__ void MultiplyQueries(const Shared& shared, LeftTile (&q)[kDimTiles],
                                                 TileSum (&qk)[kBlocks]) {
   const int warp = threadIdx.x / 32;
-  const uint32_t q_rows = SharedAddress(shared.q);
-  const uint32_t k_rows = SharedAddress(shared.k);
+  const LaneAddress q_lane(SharedAddress(shared.q));
+  const LaneAddress k_lane(SharedAddress(shared.k));
 #pragma unroll
   for (int c = 0; c < kDimTiles; ++c) {
-    q[c] = LoadTile16(q_rows, warp * kTileDim, c * kTileDim);
+    q[c] = LoadLeft16(q_lane, warp * kTileDim, c);
 #pragma unroll
     for (int j = 0; j < kBlocks; ++j) {
-      if (j <= warp) MultiplyAdd<T>(qk[j], q[c], LoadTile16(k_rows, j * kTileDim, c * kTileDim));
+      if (j <= warp) MultiplyAdd<T>(qk[j], q[c], LoadTile16(k_lane, j * kTileDim, c));
     }
   }
 }
@@ -87,23 +89,31 @@ __device__ __forceinline__ void MultiplyQueries(const Shared& shared, Tile (&q)[
 // P_ij = q_scale_i * k_scale_j * (q_i · k_j) * exp(gamma_i - gamma_j) for j <= i, else 0
 template <typename T>
 __device__ __forceinline__ void Scores(const TileSum (&qk)[kBlocks], const float* gamma,
-                                       const Shared& shared, Tile (&scores)[kBlocks]) {
+                                       const Shared& shared, LeftTile (&scores)[kBlocks]) {
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-  const int i0 = warp * kTileDim + lane / 4;
+  const int i = warp * kTileDim + lane / 4;
+  const float2 gamma_i = {gamma[i], gamma[i + 8]};
+  const float2 scale_i = {shared.q_scale[i], shared.q_scale[i + 8]};
 #pragma unroll
   for (int j0 = 0; j0 < kBlocks; ++j0) {
     if (j0 > warp) break;
     TileSum p;
 #pragma unroll
-    for (int e = 0; e < 8; ++e) {
-      const int i = i0 + e / 2 % 2 * 8;
-      const int j = j0 * kTileDim + lane % 4 * 2 + e % 2 + e / 4 * 8;
-      const float raw = e < 4 ? qk[j0].left[e % 4] : qk[j0].right[e % 4];
-      (e < 4 ? p.left : p.right)[e % 4] =
-          j <= i ? raw * shared.q_scale[i] * shared.k_scale[j] * __expf(gamma[i] - gamma[j]) : 0.0f;
+    for (int side = 0; side < 2; ++side) {
+      const int j = j0 * kTileDim + side * 8 + lane % 4 * 2;
+      const float2 gamma_j = *reinterpret_cast<const float2*>(gamma + j);
+      const float2 scale_j = *reinterpret_cast<const float2*>(shared.k_scale + j);
+      const float* raw = side == 0 ? qk[j0].left : qk[j0].right;
+      float* to = side == 0 ? p.left : p.right;
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const float decay = Exp2((e < 2 ? gamma_i.x : gamma_i.y) - (e % 2 ? gamma_j.y : gamma_j.x));
+        const float scale = (e < 2 ? scale_i.x : scale_i.y) * (e % 2 ? scale_j.y : scale_j.x);
+        to[e] = j + e % 2 <= i + e / 2 * 8 ? raw[e] * scale * decay : 0.0f;
+      }
     }
-    scores[j0] = PackTile<T>(p);
+    scores[j0] = PackLeft<T>(p);
   }
 }
 
@@ -153,10 +163,9 @@ __device__ void StoreOutput(const ChunkSm90Params& p, const Work& work, int n,
 
 // o_i = scale * (exp(gamma_i) * q_scale_i * S q_i + sum over j <= i of P_ij * v_new_j)
 template <typename T>
-__device__ __forceinline__ void Output(const Stage& stage, const Tile (&q)[kDimTiles],
-                                       const Tile (&scores)[kBlocks], float scale,
-                                       const float* gamma, const Shared& shared,
-                                       TileSum (&o)[kHalfTiles]) {
+__device__ __forceinline__ void Output(const Stage& stage, const LeftTile (&q)[kDimTiles],
+                                       const LeftTile (&scores)[kBlocks], float scale,
+                                       const Shared& shared, TileSum (&o)[kHalfTiles]) {
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
 #pragma unroll
@@ -167,8 +176,8 @@ __device__ __forceinline__ void Output(const Stage& stage, const Tile (&q)[kDimT
     }
   }
   const int i = warp * kTileDim + lane / 4;
-  const float top = __expf(gamma[i]) * shared.q_scale[i];
-  const float bottom = __expf(gamma[i + 8]) * shared.q_scale[i + 8];
+  const float top = Exp2(stage.gamma[i]) * shared.q_scale[i];
+  const float bottom = Exp2(stage.gamma[i + 8]) * shared.q_scale[i + 8];
 #pragma unroll
   for (int v = 0; v < kHalfTiles; ++v) {
 #pragma unroll
@@ -198,7 +207,7 @@ __device__ __forceinline__ void Output(const Stage& stage, const Tile (&q)[kDimT
 template <typename T, typename Out>
 __global__ void __launch_bounds__(kThreads, 2)
     OutputKernel(ChunkSm90Params p, int heads_per_block) {
-  extern __shared__ __align__(128) unsigned char dynamic[];
+  extern __shared__ __align__(kRowBytes) unsigned char dynamic[];
   Shared& shared = *reinterpret_cast<Shared*>(dynamic);
   if (threadIdx.x == 0) {
     for (uint64_t& full : shared.full) BarrierInit(SharedAddress(&full), 1);
@@ -238,22 +247,18 @@ __global__ void __launch_bounds__(kThreads, 2)
   } else if (threadIdx.x < kChunk) {
     shared.q_scale[threadIdx.x] = shared.k_scale[threadIdx.x] = 1.0f;
   }
-  Tile q[kDimTiles];
+  LeftTile q[kDimTiles];
   TileSum qk[kBlocks];
   MultiplyQueries<T>(shared, q, qk);
   __syncthreads();
 
-  Tile scores[kBlocks];
-  const float* gamma = nullptr;
+  LeftTile scores[kBlocks];
   for (int n = 0; n < units; ++n) {
-    if (n % 2 == 0) {
-      gamma =
-          p.workspace.gates[work.chunk * p.rule.heads.value_heads + work.first_head + n / 2].gamma;
-      Scores<T>(qk, gamma, shared, scores);
-    }
+    const Stage& stage = shared.stages[n % kStages];
     BarrierWait(SharedAddress(&shared.full[n % kStages]), n / kStages & 1);
+    if (n % 2 == 0) Scores<T>(qk, stage.gamma, shared, scores);
     TileSum o[kHalfTiles];
-    Output<T>(shared.stages[n % kStages], q, scores, p.rule.scale, gamma, shared, o);
+    Output<T>(stage, q, scores, p.rule.scale, shared, o);
     __syncthreads();
     if (threadIdx.x == 0 && n + kStages < units) Produce(p, work, n + kStages, shared);
     StoreOutput<Out>(p, work, n, o, shared);

@@ -11,17 +11,20 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * 32;
-constexpr int kMaxHeads = 8;  // value heads that a block takes, one after another
+constexpr int kMaxHeads = 4;  // value heads that a block takes, one after another
 constexpr int kBlocks = kChunk / kTileDim;
 constexpr int kDimTiles = kSm90Dim / kTileDim;
+constexpr int kRecord = kBlocks * kDimTiles * 32;  // 16-byte pieces of 64 x 128 elements
+constexpr float kLog2E = 1.4426950408889634f;
 
 struct Shared {
   unsigned char k[kChunk * kRowBytes];
   unsigned char v[kChunk * kRowBytes];
-  float lower[kChunk * kLowerStride];  // A, then its inverse
-  float gamma[kMaxHeads][kChunk];
-  float beta[kMaxHeads][kChunk];
-  float for_w[kMaxHeads][kChunk];  // -beta * exp(gamma)
+  float lower[kChunk * kLowerStride];  // A, its inverse, then that as operands
+  float norm[kChunk];
+  float gamma[kMaxHeads][kChunk];  // / ln 2
+  float for_u[kMaxHeads][kChunk];  // beta
+  float for_w[kMaxHeads][kChunk];  // -beta * exp(gamma) * norm
 };
 
 // Where a block works: chunk, key head and, of its group, value heads first_head..first_head+heads.
@@ -31,22 +34,31 @@ struct Work {
   int first_head;
   int heads;
   ChunkTile tile;
+
+  __device__ int64_t record(const ChunkSm90Params& p, int index) const {
+    return chunk * p.rule.heads.value_heads + first_head + index;
+  }
 };
 
-// gamma, beta and the gates' record of one head, by one warp; a lane takes tokens 2l and 2l + 1.
-__device__ void PrepareGates(const ChunkSm90Params& p, const Work& work, int index,
-                             Shared& shared) {
+// A lane's tokens, 2l and 2l + 1, of one head.
+struct LaneGates {
+  float2 gamma;
+  float2 beta;
+};
+
+// gamma and beta of a head, by one warp.
+__device__ __forceinline__ LaneGates LoadGates(const ChunkSm90Params& p, const Work& work,
+                                               int index) {
   const int lane = threadIdx.x % 32;
-  const int head = work.first_head + index;
   const int64_t heads = p.rule.heads.value_heads;
   float g[2], beta[2];
 #pragma unroll
   for (int e = 0; e < 2; ++e) {
     const int i = 2 * lane + e;
-    const int64_t at = (work.tile.begin + i) * heads + head;
+    const int64_t at = (work.tile.begin + i) * heads + work.first_head + index;
     const bool valid = i < work.tile.length;
     g[e] = valid && p.rule.g != nullptr ? p.rule.g[at] : 0.0f;
-    beta[e] = valid ? (p.rule.beta != nullptr ? p.rule.beta[at] : 1.0f) : 0.0f;
+    beta[e] = !valid ? 0.0f : p.rule.beta != nullptr ? p.rule.beta[at] : 1.0f;
   }
   float sum = g[0] + g[1];
 #pragma unroll
@@ -54,110 +66,201 @@ __device__ void PrepareGates(const ChunkSm90Params& p, const Work& work, int ind
     const float below = __shfl_up_sync(~0u, sum, step);
     if (lane >= step) sum += below;
   }
-  const float last = __shfl_sync(~0u, sum, 31);
-  const float2 gamma = {sum - g[1], sum};
-  const float2 decay = {expf(last - gamma.x), expf(last - gamma.y)};
-  ChunkGates& gates = p.workspace.gates[work.chunk * heads + head];
-  reinterpret_cast<float2*>(gates.gamma)[lane] = gamma;
-  reinterpret_cast<float2*>(gates.decay)[lane] = decay;
-  reinterpret_cast<float2*>(shared.gamma[index])[lane] = gamma;
-  reinterpret_cast<float2*>(shared.beta[index])[lane] = {beta[0], beta[1]};
-  reinterpret_cast<float2*>(shared.for_w[index])[lane] = {-beta[0] * expf(gamma.x),
-                                                          -beta[1] * expf(gamma.y)};
+  return {{(sum - g[1]) * kLog2E, sum * kLog2E}, {beta[0], beta[1]}};
 }
 
-// Writes kᵀ in tiles [token block][k block], a warp a token block.
-__device__ void StoreTransposedKeys(const ChunkSm90Params& p, const Work& work, uint32_t k) {
-  const int warp = threadIdx.x / 32;
-  Tile* to =
-      static_cast<Tile*>(p.workspace.kt) +
-      ((work.chunk * p.rule.heads.key_heads + work.key_head) * kBlocks + warp) * kDimTiles * 32 +
-      threadIdx.x % 32;
+// Leaves what depends on the gates in shared memory and in the gates' record, by one warp.
+__device__ __forceinline__ void StoreGates(const ChunkSm90Params& p, const Work& work, int index,
+                                           const LaneGates& lane_gates, Shared& shared) {
+  const int lane = threadIdx.x % 32;
+  const auto [gamma, beta] = lane_gates;
+  const float last = __shfl_sync(~0u, gamma.y, 31);
+  const float2 norm = reinterpret_cast<const float2*>(shared.norm)[lane];
+  ChunkGates& gates = p.workspace.gates[work.record(p, index)];
+  reinterpret_cast<float2*>(gates.gamma)[lane] = gamma;
+  reinterpret_cast<float2*>(gates.decay)[lane] = {Exp2(last - gamma.x) * norm.x,
+                                                  Exp2(last - gamma.y) * norm.y};
+  reinterpret_cast<float2*>(shared.gamma[index])[lane] = gamma;
+  reinterpret_cast<float2*>(shared.for_u[index])[lane] = beta;
+  reinterpret_cast<float2*>(shared.for_w[index])[lane] = {-beta.x * Exp2(gamma.x) * norm.x,
+                                                          -beta.y * Exp2(gamma.y) * norm.y};
+}
+
+// Normalises the warp's 16 rows of k, or leaves their factors in `norm`.
+template <typename T>
+__device__ __forceinline__ void NormalizeKeys(bool l2norm, uint32_t k, float* norm) {
+  const int first = threadIdx.x / 32 * kTileDim;
+  constexpr bool kInPlace = std::is_same_v<T, __half>;
+  if (l2norm && !kInPlace) {
+    RowScales<T>(k, first, norm);
+    return;
+  }
+  if (l2norm) NormalizeRows<T>(k, first);
+  if (threadIdx.x % 32 < kTileDim) norm[first + threadIdx.x % 32] = 1.0f;
+}
+
+// The place of row `row` and 16-byte piece `piece` among the two panels of a [64, 128] record.
+__device__ __forceinline__ int PanelPiece(int row, int piece) {
+  return (piece / 8 * kChunk + row) * 8 + ((piece ^ row) & 7);
+}
+
+// k as it is in shared memory.
+__device__ __forceinline__ void StoreKeys(const ChunkSm90Params& p, const Work& work,
+                                          const Shared& shared) {
+  const int64_t record = work.chunk * p.rule.heads.key_heads + work.key_head;
+  uint4* to = static_cast<uint4*>(p.workspace.k) + record * kRecord;
 #pragma unroll
-  for (int c = 0; c < kDimTiles; ++c) {
-    to[c * 32] = LoadTile16Transposed(k, warp * kTileDim, c * kTileDim);
+  for (int e = threadIdx.x; e < kRecord; e += kThreads) {
+    const int row = e / (kRowBytes / 16);
+    const int place = e % (kRowBytes / 16);  // permuted alike here and there
+    to[(place / 8 * kChunk + row) * 8 + place % 8] = reinterpret_cast<const uint4*>(shared.k)[e];
   }
 }
 
-// k kᵀ: rows 16 * warp.. of it, columns up to the diagonal's tile.
+// Calls f(row, column, pair of sums) for the lane's pairs of a tile at (row, column).
+template <typename F>
+__device__ __forceinline__ void ForEachPair(TileSum& s, int row, int column, F&& f) {
+  const int i = row + threadIdx.x % 32 / 4;
+  const int j = column + threadIdx.x % 4 * 2;
+  f(i, j, s.left);
+  f(i, j + 8, s.right);
+  f(i + 8, j, s.left + 2);
+  f(i + 8, j + 8, s.right + 2);
+}
+
+// norm_i * norm_j * (k_i · k_j): rows 16 * warp.. of it, columns up to the diagonal's tile.
 template <typename T>
-__device__ void MultiplyKeys(uint32_t k, TileSum (&kk)[kBlocks]) {
+__device__ __forceinline__ void MultiplyKeys(const LaneAddress& k, const float* norm,
+                                             TileSum (&kk)[kBlocks]) {
   const int warp = threadIdx.x / 32;
 #pragma unroll
   for (int c = 0; c < kDimTiles; ++c) {
-    const Tile a = LoadTile16(k, warp * kTileDim, c * kTileDim);
+    const LeftTile a = LoadLeft16(k, warp * kTileDim, c);
 #pragma unroll
     for (int j = 0; j < kBlocks; ++j) {
-      if (j <= warp) MultiplyAdd<T>(kk[j], a, LoadTile16(k, j * kTileDim, c * kTileDim));
+      if (j <= warp) MultiplyAdd<T>(kk[j], a, LoadTile16(k, j * kTileDim, c));
     }
+  }
+#pragma unroll
+  for (int j0 = 0; j0 < kBlocks; ++j0) {
+    ForEachPair(kk[j0], warp * kTileDim, j0 * kTileDim, [&](int i, int j, float* pair) {
+      const float2 norm_j = *reinterpret_cast<const float2*>(norm + j);
+      pair[0] *= norm[i] * norm_j.x;
+      pair[1] *= norm[i] * norm_j.y;
+    });
   }
 }
 
 // A_ij = beta_i * (k_i · k_j) * exp(gamma_i - gamma_j) for i > j, else 0
-__device__ void StoreLower(const TileSum (&kk)[kBlocks], const float* gamma, const float* beta,
-                           float* lower) {
-  const int lane = threadIdx.x % 32;
+__device__ __forceinline__ void StoreLower(TileSum (&kk)[kBlocks], const float* gamma,
+                                           const float* beta, float* lower) {
   const int warp = threadIdx.x / 32;
 #pragma unroll
   for (int j0 = 0; j0 < kBlocks; ++j0) {
     if (j0 > warp) break;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int i = warp * kTileDim + lane / 4 + half * 8;
-#pragma unroll
-      for (int side = 0; side < 2; ++side) {
-        const int j = j0 * kTileDim + side * 8 + lane % 4 * 2;
-        const float* s = (side == 0 ? kk[j0].left : kk[j0].right) + half * 2;
-        float2 a;
-        a.x = j < i ? beta[i] * s[0] * __expf(gamma[i] - gamma[j]) : 0.0f;
-        a.y = j + 1 < i ? beta[i] * s[1] * __expf(gamma[i] - gamma[j + 1]) : 0.0f;
-        *reinterpret_cast<float2*>(lower + i * kLowerStride + j) = a;
-      }
-    }
+    ForEachPair(kk[j0], warp * kTileDim, j0 * kTileDim, [&](int i, int j, const float* pair) {
+      const float2 gamma_j = *reinterpret_cast<const float2*>(gamma + j);
+      const float x = beta[i] * pair[0] * Exp2(gamma[i] - gamma_j.x);
+      const float y = beta[i] * pair[1] * Exp2(gamma[i] - gamma_j.y);
+      *reinterpret_cast<float2*>(lower + i * kLowerStride + j) = {j < i ? x : 0.0f,
+                                                                  j + 1 < i ? y : 0.0f};
+    });
   }
 }
 
-// The tile with each column j multiplied by its factor; `factors` points at the first.
+// The inverse M as operands, in place of its rows 16 * i..: tile (i, j) of M * diag(for_w) as a
+// left one, of M * diag(for_u) as a right one.
+__device__ __forceinline__ uint4* PackedInverse(float* lower, int i, int j, bool for_u) {
+  return reinterpret_cast<uint4*>(lower + i * kTileDim * kLowerStride) +
+         ((for_u ? kBlocks : 0) + j) * 32 + threadIdx.x % 32;
+}
+
+// The sums with each column multiplied by its factor.
+__device__ __forceinline__ TileSum ScaleColumns(const TileSum& m, const float* factors) {
+  const float2 x = reinterpret_cast<const float2*>(factors)[threadIdx.x % 4];
+  const float2 y = reinterpret_cast<const float2*>(factors)[threadIdx.x % 4 + 4];
+  return {{m.left[0] * x.x, m.left[1] * x.y, m.left[2] * x.x, m.left[3] * x.y},
+          {m.right[0] * y.x, m.right[1] * y.y, m.right[2] * y.x, m.right[3] * y.y}};
+}
+
+// A warp takes its 16 rows.
 template <typename T>
-__device__ __forceinline__ Tile PackScaled(const TileSum& m, const float* factors) {
-  const int at = threadIdx.x % 4;
-  const float2 x = reinterpret_cast<const float2*>(factors)[at];
-  const float2 y = reinterpret_cast<const float2*>(factors)[at + 4];
-  return {PackPair<T>(m.left[0] * x.x, m.left[1] * x.y),
-          PackPair<T>(m.right[0] * y.x, m.right[1] * y.y),
-          PackPair<T>(m.left[2] * x.x, m.left[3] * x.y),
-          PackPair<T>(m.right[2] * y.x, m.right[3] * y.y)};
+__device__ __forceinline__ void PackInverse(float* lower, const float* for_w, const float* for_u) {
+  const int warp = threadIdx.x / 32;
+  TileSum m[kBlocks];
+#pragma unroll
+  for (int j = 0; j < kBlocks; ++j) {
+    if (j <= warp) m[j] = LoadSum(lower + warp * kTileDim * kLowerStride + j * kTileDim);
+  }
+  __syncwarp();
+#pragma unroll
+  for (int j = 0; j < kBlocks; ++j) {
+    if (j > warp) break;
+    const int column = j * kTileDim;
+    *PackedInverse(lower, warp, j, false) = PackLeft<T>(ScaleColumns(m[j], for_w + column)).r;
+    *PackedInverse(lower, warp, j, true) = PackTile<T>(ScaleColumns(m[j], for_u + column));
+  }
+}
+
+// The sums of 32 columns side by side are rows g and g + 8 of eight columns each; lane t of a quad
+// has two of each eight. Gathers eight for lane t, the t-th: of row g, then of row g + 8.
+template <typename T>
+__device__ __forceinline__ void GatherRows(const TileSum (&s)[2], uint4 (&rows)[2]) {
+  const int t = threadIdx.x % 4;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const auto pack = [&](const float* sum) {
+      return PackPair<T>(sum[2 * half], sum[2 * half + 1]);
+    };
+    uint32_t x[4] = {pack(s[0].left), pack(s[0].right), pack(s[1].left), pack(s[1].right)};
+    // A transposition of 4 x 4 in two exchanges: with the lane 2 away, then with the one beside.
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      const uint32_t got = __shfl_xor_sync(~0u, t < 2 ? x[e + 2] : x[e], 2);
+      (t < 2 ? x[e + 2] : x[e]) = got;
+    }
+#pragma unroll
+    for (int e = 0; e < 4; e += 2) {
+      const uint32_t got = __shfl_xor_sync(~0u, t % 2 == 0 ? x[e + 1] : x[e], 1);
+      (t % 2 == 0 ? x[e + 1] : x[e]) = got;
+    }
+    rows[half] = {x[0], x[1], x[2], x[3]};
+  }
 }
 
 // With M the inverse, a warp taking 32 columns of K and of V:
 //   -w_i = sum_j M_ij * (-beta_j * exp(gamma_j)) * k_j;  u_iᵀ = sum_j v_jᵀ * beta_j * M_ij
 template <typename T>
-__device__ void StoreWU(const ChunkSm90Params& p, const Work& work, int index, uint32_t k,
-                        uint32_t v, const Shared& shared) {
+__device__ __forceinline__ void StoreWU(const ChunkSm90Params& p, int64_t record,
+                                        const LaneAddress& k, const LaneAddress& v, float* lower) {
   constexpr int kMine = kDimTiles / kWarps;
+  static_assert(kMine == 2);
   const int lane = threadIdx.x % 32;
   const int first = threadIdx.x / 32 * kMine;
-  const int64_t record = work.chunk * p.rule.heads.value_heads + work.first_head + index;
-  Tile* w_to = static_cast<Tile*>(p.workspace.w) + record * kBlocks * kDimTiles * 32 + lane;
-  Tile* u_to = static_cast<Tile*>(p.workspace.u) + record * kBlocks * kDimTiles * 32 + lane;
+  uint4* w_to = static_cast<uint4*>(p.workspace.w) + record * kRecord;
+  Tile* u_to = static_cast<Tile*>(p.workspace.u) + record * kRecord + lane;
 #pragma unroll
   for (int i = 0; i < kBlocks; ++i) {
     TileSum w[kMine], u[kMine];
 #pragma unroll
     for (int j = 0; j <= i; ++j) {
-      const TileSum m = LoadSum(shared.lower + i * kTileDim * kLowerStride + j * kTileDim);
-      const Tile mw = PackScaled<T>(m, shared.for_w[index] + j * kTileDim);
-      const Tile mu = PackScaled<T>(m, shared.beta[index] + j * kTileDim);
+      const LeftTile for_w = {*PackedInverse(lower, i, j, false)};
+      const Tile for_u = *PackedInverse(lower, i, j, true);
 #pragma unroll
       for (int c = 0; c < kMine; ++c) {
-        const int column = (first + c) * kTileDim;
-        MultiplyAdd<T>(w[c], mw, LoadTile16Transposed(k, j * kTileDim, column));
-        MultiplyAdd<T>(u[c], LoadTile16Transposed(v, j * kTileDim, column), mu);
+        MultiplyAdd<T>(w[c], for_w, LoadTile16Transposed(k, j * kTileDim, first + c));
+        MultiplyAdd<T>(u[c], LoadLeft16Transposed(v, j * kTileDim, first + c), for_u);
       }
+    }
+    uint4 rows[2];
+    GatherRows<T>(w, rows);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = i * kTileDim + half * 8 + lane / 4;
+      w_to[PanelPiece(row, 2 * first + lane % 4)] = rows[half];
     }
 #pragma unroll
     for (int c = 0; c < kMine; ++c) {
-      w_to[(i * kDimTiles + first + c) * 32] = PackTile<T>(w[c]);
       u_to[((first + c) * kBlocks + i) * 32] = PackTile<T>(u[c]);
     }
   }
@@ -166,7 +269,7 @@ __device__ void StoreWU(const ChunkSm90Params& p, const Work& work, int index, u
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 4)
     PrepareKernel(ChunkSm90Params p, int heads_per_block) {
-  extern __shared__ __align__(128) unsigned char dynamic[];
+  extern __shared__ __align__(kRowBytes) unsigned char dynamic[];
   Shared& shared = *reinterpret_cast<Shared*>(dynamic);
   GridDependencyWait();
   GridDependencyLaunch();
@@ -179,36 +282,41 @@ __global__ void __launch_bounds__(kThreads, 4)
                      TileOf(p.rule.rows, p.chunks, blockIdx.x)};
   if (p.rule.rows.slot(work.tile.row) < 0) return;
 
-  const uint32_t k = SharedAddress(shared.k);
-  const uint32_t v = SharedAddress(shared.v);
+  const uint32_t k_rows = SharedAddress(shared.k);
+  const uint32_t v_rows = SharedAddress(shared.v);
+  const LaneAddress k(k_rows), v(v_rows);
   const T* v_from = static_cast<const T*>(p.rule.v) + work.tile.begin * p.rule.v_stride +
                     int64_t{work.first_head} * kSm90Dim;
-  LoadRows<kThreads>(k,
-                     static_cast<const T*>(p.rule.k) + work.tile.begin * p.rule.k_stride +
-                         int64_t{key_head} * kSm90Dim,
-                     p.rule.k_stride, work.tile.length);
-  LoadRows<kThreads>(v, v_from, p.rule.v_stride, work.tile.length);
-  for (int i = threadIdx.x / 32; i < work.heads; i += kWarps) PrepareGates(p, work, i, shared);
+  const T* k_from = static_cast<const T*>(p.rule.k) + work.tile.begin * p.rule.k_stride +
+                    int64_t{key_head} * kSm90Dim;
+  LoadRows<kThreads>(k_rows, k_from, p.rule.k_stride, work.tile.length);
+  LoadRows<kThreads>(v_rows, v_from, p.rule.v_stride, work.tile.length);
+  // A warp sees to one head's gates; there are no more heads than warps.
+  const int mine = threadIdx.x / 32;
+  LaneGates gates;
+  if (mine < work.heads) gates = LoadGates(p, work, mine);
   CopyAsyncWait();
   __syncthreads();
-  if (p.rule.qk_l2norm) {
-    NormalizeRows<T>(k, threadIdx.x / 32 * kTileDim);
-    __syncthreads();
-  }
-  if (piece == 0) StoreTransposedKeys(p, work, k);
+  NormalizeKeys<T>(p.rule.qk_l2norm, k_rows, shared.norm);
+  __syncthreads();
+  if (mine < work.heads) StoreGates(p, work, mine, gates, shared);
+  if (piece == 0) StoreKeys(p, work, shared);
   TileSum kk[kBlocks];
-  MultiplyKeys<T>(k, kk);
+  MultiplyKeys<T>(k, shared.norm, kk);
+  __syncthreads();
 
   for (int i = 0; i < work.heads; ++i) {
-    StoreLower(kk, shared.gamma[i], shared.beta[i], shared.lower);
+    StoreLower(kk, shared.gamma[i], shared.for_u[i], shared.lower);
     __syncthreads();
     InvertUnitLower(shared.lower);
+    PackInverse<T>(shared.lower, shared.for_w[i], shared.for_u[i]);
     CopyAsyncWait();
     __syncthreads();
-    StoreWU<T>(p, work, i, k, v, shared);
+    StoreWU<T>(p, work.record(p, i), k, v, shared.lower);
     __syncthreads();
     if (i + 1 < work.heads) {
-      LoadRows<kThreads>(v, v_from + int64_t{i + 1} * kSm90Dim, p.rule.v_stride, work.tile.length);
+      LoadRows<kThreads>(v_rows, v_from + int64_t{i + 1} * kSm90Dim, p.rule.v_stride,
+                         work.tile.length);
     }
   }
 }
@@ -225,10 +333,9 @@ cudaError_t ChunkPrepareSm90(const ChunkSm90Params& p, cudaStream_t stream) {
     per_block = (per_block + 1) / 2;
   }
   const dim3 grid(static_cast<unsigned>(p.chunks.count), p.rule.heads.key_heads * pieces());
-  return p.rule.io == DType::kFp16 ? LaunchDependent(PrepareKernel<__half>, grid, kThreads,
-                                                     sizeof(Shared), stream, p, per_block)
-                                   : LaunchDependent(PrepareKernel<__nv_bfloat16>, grid, kThreads,
-                                                     sizeof(Shared), stream, p, per_block);
+  const auto kernel =
+      p.rule.io == DType::kFp16 ? PrepareKernel<__half> : PrepareKernel<__nv_bfloat16>;
+  return LaunchDependent(kernel, grid, kThreads, sizeof(Shared), stream, p, per_block);
 }
 
 }  // namespace gdn::cuda

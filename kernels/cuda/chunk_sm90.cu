@@ -47,7 +47,7 @@ ChunkWorkspace ChunkSm90Workspace(const Heads& heads, int64_t chunks, void* work
   w.w = take(value_records * kRecordBytes);
   w.u = take(value_records * kRecordBytes);
   w.h = take(value_records * 2 * kRecordBytes);
-  w.kt = take(static_cast<size_t>(chunks) * heads.key_heads * kRecordBytes);
+  w.k = take(static_cast<size_t>(chunks) * heads.key_heads * kRecordBytes);
   w.gates = static_cast<ChunkGates*>(take(value_records * sizeof(ChunkGates)));
   return w;
 }

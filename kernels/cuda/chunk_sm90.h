@@ -2,9 +2,10 @@
 //   prepare   per chunk and key head: l2norm of k, cumulative gates, A, its inverse, w and u
 //   delta_h   per row, value head and slice of V: the state from chunk to chunk, h and v_new
 //   o         per chunk and key head: l2norm of q, o
-// What they hand one another lies in a workspace, by chunk and in tiles (tile.cuh), so that every
-// access is 16 bytes a lane and contiguous, no operand is transposed on its way, and tokens beyond
-// a row's end are zeros there.
+// What they hand one another lies in a workspace, by chunk, and just as the tensor cores take it:
+// in tiles (tile.cuh), or in panels of 64 columns, in shared memory's permutation (RowsAreN and
+// RowsAreK in ptx.cuh). So every access is 16 bytes a lane and contiguous, no operand is transposed
+// on its way, and tokens beyond a row's end are zeros there.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -19,20 +20,21 @@ namespace gdn::cuda {
 
 inline constexpr int kSm90Dim = 128;  // K and V
 
-// Gates of one chunk and head: gamma_i, and exp(gamma_last - gamma_i). Tokens beyond the row's end
-// have gamma_last.
+// Gates of one chunk and head. Tokens beyond the row's end have gamma_last.
 struct ChunkGates {
-  float gamma[kChunk];
-  float decay[kChunk];
+  float gamma[kChunk];  // gamma_i / ln 2: exponents are of 2
+  float decay[kChunk];  // exp(gamma_last - gamma_i) * norm_i
 };
 
-// One record for each chunk and value head, kt for each chunk and key head. Elements are of q's
-// type. h and v_new are rounded to it, as are w, u and the normalised k.
+// One record for each chunk and value head, k for each chunk and key head. Elements are of q's
+// type, to which w, u, h and v_new are rounded. The norms of k stay outside of bf16 keys, in
+// factors that are fp32 (norm_i), and so cost no rounding; fp16 has no range for that, its keys are
+// normalised (norm_i = 1).
 struct ChunkWorkspace {
-  void* w = nullptr;            // -w  [chunks, HV] of [64, K]
-  void* u = nullptr;            // u, then v_new, transposed  [chunks, HV] of [V, 64]
-  void* h = nullptr;            // [chunks, HV] of [V, K]
-  void* kt = nullptr;           // normalised k transposed  [chunks, H] of [K, 64]
+  void* w = nullptr;            // -w, in panels  [chunks, HV] of [64, K]
+  void* u = nullptr;            // u, then v_new, transposed, in tiles  [chunks, HV] of [V, 64]
+  void* h = nullptr;            // in tiles  [chunks, HV] of [V, K]
+  void* k = nullptr;            // in panels  [chunks, H] of [64, K]
   ChunkGates* gates = nullptr;  // [chunks, HV]
 };
 

@@ -38,6 +38,10 @@ struct SplitTile {
   Tile high;
   Tile low;
 };
+struct SplitLeft {
+  LeftTile high;
+  LeftTile low;
+};
 
 __device__ __forceinline__ void Split(float a, float b, uint32_t& high, uint32_t& low) {
   high = PackPair<__nv_bfloat16>(a, b);
@@ -52,6 +56,11 @@ __device__ __forceinline__ SplitTile SplitSum(const TileSum& s) {
   Split(s.left[2], s.left[3], t.high.z, t.low.z);
   Split(s.right[2], s.right[3], t.high.w, t.low.w);
   return t;
+}
+
+__device__ __forceinline__ SplitLeft SplitLeftSum(const TileSum& s) {
+  const SplitTile t = SplitSum(s);
+  return {{{t.high.x, t.high.z, t.high.y, t.high.w}}, {{t.low.x, t.low.z, t.low.y, t.low.w}}};
 }
 
 // The tile of fp32 at `a` in memory.
@@ -75,7 +84,7 @@ __device__ __forceinline__ TileSum LoadSumTransposed(const float* a) {
 }
 
 // sum += a * bᵀ but for the product of the low parts
-__device__ __forceinline__ void MultiplyAdd(TileSum& sum, const SplitTile& a, const SplitTile& b) {
+__device__ __forceinline__ void MultiplyAdd(TileSum& sum, const SplitLeft& a, const SplitTile& b) {
   MultiplyAdd<__nv_bfloat16>(sum, a.low, b.high);
   MultiplyAdd<__nv_bfloat16>(sum, a.high, b.low);
   MultiplyAdd<__nv_bfloat16>(sum, a.high, b.high);
@@ -99,14 +108,14 @@ __device__ __forceinline__ void InvertUnitLower(float* a) {
   TileSum product[2];  // rows j.., columns 0..31 of M11ᵀ A21ᵀ
 #pragma unroll
   for (int l = 0; l < kHalf; l += kTileDim) {
-    const SplitTile m11 = SplitSum(LoadSumTransposed(a + l * kLowerStride + j));
+    const SplitLeft m11 = SplitLeftSum(LoadSumTransposed(a + l * kLowerStride + j));
     MultiplyAdd(product[0], m11, SplitSum(LoadSum(a21 + l)));
     MultiplyAdd(product[1], m11, SplitSum(LoadSum(a21 + kTileDim * kLowerStride + l)));
   }
   TileSum m21t;
 #pragma unroll
   for (int l = 0; l < 2; ++l) {
-    MultiplyAdd(m21t, SplitSum(product[l]),
+    MultiplyAdd(m21t, SplitLeftSum(product[l]),
                 SplitSum(LoadSum(a22 + i * kLowerStride + l * kTileDim)));
   }
   __syncthreads();
