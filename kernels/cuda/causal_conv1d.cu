@@ -6,13 +6,16 @@
 namespace gdn::cuda {
 namespace {
 
-// A block of the prefill takes one chunk of a row and kLanes packs of channels. A thread sweeps
-// kSweep tokens of its pack, kBatch of them in flight at a time.
+// A block takes kLanes packs of channels, of one chunk of a row in the prefill and of one token of
+// kSweeps rows in the update. A thread sweeps the tokens of one pack, kBatch of them under way
+// while as many are computed.
 constexpr int kLanes = 64;
-constexpr int kSweep = 16;
-constexpr int kBatch = 8;
+constexpr int kSweep = 32;
+constexpr int kBatch = 4;
 constexpr int kSweeps = kChunk / kSweep;
-constexpr int kUpdateThreads = 128;
+constexpr int kThreads = kLanes * kSweeps;
+constexpr int kBlocks = 7;     // on one multiprocessor
+constexpr int kPackBytes = 8;  // with 16 the registers allow fewer warps, which costs a tenth
 
 // Consecutive tokens of one row.
 struct Sweep {
@@ -20,7 +23,7 @@ struct Sweep {
   int64_t row_begin;  // the row's first token in the batch
   int64_t length;     // of the row
   int64_t first;      // the sweep's first token in the row
-  int count;          // tokens of the sweep
+  int count;          // tokens of the sweep; 0: there is nothing to do
 };
 
 template <typename T, int kPack>
@@ -29,21 +32,39 @@ __device__ void StoreZeros(const CausalConv1dParams& p, const Sweep& s, int64_t 
   for (int t = 0; t < s.count; ++t) StorePack(Pack<float, kPack>{}, y + t * p.y_stride);
 }
 
-// Weights of kPack channels, [channel][j] as in memory, and their bias.
+// The weights of a block's channels as [j][channel]. Lines are shifted by 8 banks each, so that the
+// words of a warp's stores, which lie at W neighbouring j, fall into different banks.
+template <int kWidth, int kPack>
+struct StagedWeights {
+  static constexpr int kChannels = kLanes * kPack;
+
+  // All threads of the block; barrier afterwards.
+  __device__ void Load(const CausalConv1dParams& p, int64_t first_channel) {
+    const float* from = p.weight + first_channel * kWidth;
+    const int64_t count = (p.channels - first_channel) * kWidth;
+    const int thread = threadIdx.y * kLanes + threadIdx.x;
+#pragma unroll
+    for (int i = thread; i < kChannels * kWidth; i += kThreads) {
+      if (i < count) weight[i % kWidth][i / kWidth] = from[i];
+    }
+  }
+
+  alignas(16) float weight[kWidth][kChannels + 8];
+};
+
+// Weights and bias of one thread's channels.
 template <int kWidth, int kPack>
 struct Filter {
-  __device__ Filter(const CausalConv1dParams& p, int64_t channel) {
-    constexpr int kPiece = kPack == 1 ? 1 : 4;
+  __device__ Filter(const CausalConv1dParams& p, const StagedWeights<kWidth, kPack>& staged,
+                    int64_t channel) {
 #pragma unroll
-    for (int i = 0; i < kPack * kWidth; i += kPiece) {
-      const auto piece = LoadPack<kPiece>(p.weight + channel * kWidth + i);
-#pragma unroll
-      for (int j = 0; j < kPiece; ++j) weight[i + j] = piece.e[j];
+    for (int j = 0; j < kWidth; ++j) {
+      weight[j] = LoadPack<kPack>(&staged.weight[j][threadIdx.x * kPack]);
     }
     if (p.bias != nullptr) bias = LoadPack<kPack>(p.bias + channel);
   }
 
-  float weight[kPack * kWidth];
+  Pack<float, kPack> weight[kWidth];
   Pack<float, kPack> bias = {};
 };
 
@@ -56,7 +77,7 @@ __device__ Pack<float, kPack> Convolve(const Filter<kWidth, kPack>& filter, Acti
 #pragma unroll
   for (int c = 0; c < kPack; ++c) {
 #pragma unroll
-    for (int j = 0; j < kWidth; ++j) y.e[c] += filter.weight[c * kWidth + j] * window[j].e[c];
+    for (int j = 0; j < kWidth; ++j) y.e[c] += filter.weight[j].e[c] * window[j].e[c];
   }
   if (activation == Activation::kSilu) {
 #pragma unroll
@@ -74,19 +95,31 @@ __device__ void KeepInputs(const T* x, int64_t x_stride, int64_t length, T* stat
   for (int j = 0; j < kWidth - 1; ++j) {
     const int64_t t = length - (kWidth - 1) + j;
     Pack<T, kPack> input;
-    if (t >= 0) input = *reinterpret_cast<const Pack<T, kPack>*>(x + t * x_stride);
+    if (t >= 0) input = LoadRaw<kPack>(x + t * x_stride);
 #pragma unroll
     for (int i = 0; i < kWidth - 1; ++i) {
       if (t + kWidth - 1 == i) input = history[i];
     }
-    *reinterpret_cast<Pack<T, kPack>*>(state + j * channels) = input;
+    StoreRaw(input, state + j * channels);
+  }
+}
+
+// The next kBatch inputs, of which `left` exist; the others are zero. Moves x past them.
+template <typename T, int kPack>
+__device__ __forceinline__ void LoadBatch(const T*& x, int64_t stride, int left,
+                                          Pack<T, kPack> (&inputs)[kBatch]) {
+#pragma unroll
+  for (int i = 0; i < kBatch; ++i, x += stride) {
+    inputs[i] = {};
+    if (i < left) inputs[i] = LoadRaw<kPack>(x);
   }
 }
 
 // One sweep of kPack channels. The sweep that begins a row reads the row's state and, having read
 // it, writes the new one: no other thread touches it.
-template <typename T, int kWidth, int kPack, int kTokens, int kInFlight>
-__device__ void ConvolveSweep(const CausalConv1dParams& p, const Sweep& s, int64_t channel) {
+template <typename T, int kWidth, int kPack>
+__device__ void ConvolveSweep(const CausalConv1dParams& p, const Sweep& s, int64_t channel,
+                              const StagedWeights<kWidth, kPack>& staged) {
   using Elements = Pack<T, kPack>;
   const int64_t slot = p.rows.slot(s.row);
   if (slot < 0) return StoreZeros<T, kPack>(p, s, channel);
@@ -102,67 +135,75 @@ __device__ void ConvolveSweep(const CausalConv1dParams& p, const Sweep& s, int64
 #pragma unroll
   for (int j = 0; j < kWidth - 1; ++j) {
     if (s.first > 0) {
-      history[j] = *reinterpret_cast<const Elements*>(x + (j - (kWidth - 1)) * p.x_stride);
+      history[j] = LoadRaw<kPack>(x + (j - (kWidth - 1)) * p.x_stride);
     } else if (has_state) {
-      history[j] = *reinterpret_cast<const Elements*>(state + j * p.channels);
-    }
-  }
-  const Filter<kWidth, kPack> filter(p, channel);
-  Pack<float, kPack> window[kWidth];
-#pragma unroll
-  for (int j = 0; j < kWidth - 1; ++j) window[j + 1] = Widen(history[j]);
-
-  for (int begin = 0; begin < kTokens && begin < s.count; begin += kInFlight) {
-    Elements inputs[kInFlight] = {};
-#pragma unroll
-    for (int i = 0; i < kInFlight; ++i) {
-      if (begin + i < s.count) {
-        inputs[i] = *reinterpret_cast<const Elements*>(x + (begin + i) * p.x_stride);
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kInFlight; ++i) {
-#pragma unroll
-      for (int j = 0; j < kWidth - 1; ++j) window[j] = window[j + 1];
-      window[kWidth - 1] = Widen(inputs[i]);
-      const auto out = Convolve(filter, p.activation, window);
-      if (begin + i < s.count) StorePack(out, y + (begin + i) * p.y_stride);
+      history[j] = LoadRaw<kPack>(state + j * p.channels);
     }
   }
   if (s.first == 0 && state != nullptr) {
     KeepInputs<T, kWidth, kPack>(row, p.x_stride, s.length, state, p.channels, history);
   }
+  const Filter<kWidth, kPack> filter(p, staged, channel);
+  Pack<float, kPack> window[kWidth];
+#pragma unroll
+  for (int j = 0; j < kWidth - 1; ++j) window[j + 1] = Widen(history[j]);
+
+  Elements next[kBatch];
+  LoadBatch(x, p.x_stride, s.count, next);
+#pragma unroll 1
+  for (int left = s.count; left > 0; left -= kBatch) {
+    Elements inputs[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) inputs[i] = next[i];
+    LoadBatch(x, p.x_stride, left - kBatch, next);
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i, y += p.y_stride) {
+#pragma unroll
+      for (int j = 0; j < kWidth - 1; ++j) window[j] = window[j + 1];
+      window[kWidth - 1] = Widen(inputs[i]);
+      const auto out = Convolve(filter, p.activation, window);
+      if (i < left) StorePack(out, y);
+    }
+  }
 }
 
 template <typename T, int kWidth, int kPack>
-__global__ void __launch_bounds__(kLanes* kSweeps)
+__device__ void RunBlock(const CausalConv1dParams& p, unsigned tile, const Sweep& s) {
+  __shared__ StagedWeights<kWidth, kPack> staged;
+  const int64_t first_channel = int64_t{tile} * kLanes * kPack;
+  const int64_t channel = first_channel + threadIdx.x * kPack;
+  staged.Load(p, first_channel);
+  __syncthreads();
+  if (s.count > 0 && channel < p.channels) {
+    ConvolveSweep<T, kWidth, kPack>(p, s, channel, staged);
+  }
+}
+
+template <typename T, int kWidth, int kPack>
+__global__ void __launch_bounds__(kThreads, kBlocks)
     CausalConv1dFnKernel(CausalConv1dFnParams p, Chunks chunks, unsigned tiles) {
   const int64_t chunk = blockIdx.x / tiles;
-  const int64_t channel = int64_t{blockIdx.x % tiles * kLanes + threadIdx.x} * kPack;
-  if (channel >= p.channels) return;
   Sweep s;
   s.row = chunks.chunk_indices[2 * chunk];
   s.first = chunks.chunk_indices[2 * chunk + 1] * kChunk + threadIdx.y * kSweep;
   s.row_begin = p.rows.offsets[s.row];
   s.length = p.rows.offsets[s.row + 1] - s.row_begin;
-  if (s.first >= s.length) return;
-  s.count = static_cast<int>(min(s.length - s.first, int64_t{kSweep}));
-  ConvolveSweep<T, kWidth, kPack, kSweep, kBatch>(p, s, channel);
+  s.count = static_cast<int>(max(int64_t{0}, min(s.length - s.first, int64_t{kSweep})));
+  RunBlock<T, kWidth, kPack>(p, blockIdx.x % tiles, s);
 }
 
 template <typename T, int kWidth, int kPack>
-__global__ void __launch_bounds__(kUpdateThreads)
+__global__ void __launch_bounds__(kThreads)
     CausalConv1dUpdateKernel(CausalConv1dUpdateParams p, unsigned tiles) {
-  const int64_t row = blockIdx.x / tiles;
-  const int64_t channel = int64_t{blockIdx.x % tiles * kUpdateThreads + threadIdx.x} * kPack;
-  if (channel >= p.channels) return;
-  ConvolveSweep<T, kWidth, kPack, 1, 1>(p, {row, row, 1, 0, 1}, channel);
+  const int64_t row = int64_t{blockIdx.x / tiles} * kSweeps + threadIdx.y;
+  const Sweep s = {row, row, 1, 0, row < p.rows.count ? 1 : 0};
+  RunBlock<T, kWidth, kPack>(p, blockIdx.x % tiles, s);
 }
 
-// Channels that a thread takes: 16 bytes of them where everything is aligned for it, otherwise one.
+// Whether a thread can take kPackBytes of channels; otherwise it takes one.
 template <typename T>
 bool Packed(const CausalConv1dParams& p) {
-  constexpr int kPack = 16 / sizeof(T);
+  constexpr int kPack = kPackBytes / sizeof(T);
   return p.channels % kPack == 0 && TakesPacks<kPack>(p.x, p.x_stride) &&
          TakesPacks<kPack>(p.y, p.y_stride) && TakesPacks<kPack>(p.conv.data, p.conv.slot_stride) &&
          TakesPacks<kPack>(p.weight, 0) && TakesPacks<kPack>(p.bias, 0);
@@ -183,7 +224,8 @@ cudaError_t Specialise(const CausalConv1dParams& p, Launch&& launch) {
           return launch(element, Constant<4>{}, pack);
       }
     };
-    return Packed<T>(p) ? with_width(Constant<16 / sizeof(T)>{}) : with_width(Constant<1>{});
+    return Packed<T>(p) ? with_width(Constant<kPackBytes / sizeof(T)>{})
+                        : with_width(Constant<1>{});
   });
 }
 
@@ -192,9 +234,9 @@ bool Valid(const CausalConv1dParams& p) {
          (p.conv.data == nullptr || p.conv.type == p.io);
 }
 
-// Blocks for `items` with `lanes` packs of channels each; 0 tiles where they are too many.
-unsigned Tiles(const CausalConv1dParams& p, int64_t items, int64_t lanes, int pack) {
-  const int64_t tiles = (p.channels + lanes * pack - 1) / (lanes * pack);
+// Tiles of channels, where a grid of so many for each of `items` is possible; otherwise 0.
+unsigned Tiles(const CausalConv1dParams& p, int64_t items, int pack) {
+  const int64_t tiles = (p.channels + kLanes * pack - 1) / (kLanes * pack);
   return items <= ((int64_t{1} << 31) - 1) / tiles ? static_cast<unsigned>(tiles) : 0;
 }
 
@@ -205,7 +247,7 @@ cudaError_t CausalConv1dFn(const CausalConv1dFnParams& p, const Chunks& chunks,
   if (!Valid(p) || chunks.count < 0) return cudaErrorInvalidValue;
   if (chunks.count == 0 || p.channels == 0) return cudaSuccess;
   return Specialise(p, [&](auto element, auto width, auto pack) {
-    const unsigned tiles = Tiles(p, chunks.count, kLanes, pack.value);
+    const unsigned tiles = Tiles(p, chunks.count, pack.value);
     if (tiles == 0) return cudaErrorInvalidValue;
     CausalConv1dFnKernel<decltype(element), width.value, pack.value>
         <<<static_cast<unsigned>(chunks.count) * tiles, dim3(kLanes, kSweeps), 0, stream>>>(
@@ -218,10 +260,11 @@ cudaError_t CausalConv1dUpdate(const CausalConv1dUpdateParams& p, cudaStream_t s
   if (!Valid(p)) return cudaErrorInvalidValue;
   if (p.rows.count == 0 || p.channels == 0) return cudaSuccess;
   return Specialise(p, [&](auto element, auto width, auto pack) {
-    const unsigned tiles = Tiles(p, p.rows.count, kUpdateThreads, pack.value);
+    const int64_t blocks = (p.rows.count + kSweeps - 1) / kSweeps;
+    const unsigned tiles = Tiles(p, blocks, pack.value);
     if (tiles == 0) return cudaErrorInvalidValue;
     CausalConv1dUpdateKernel<decltype(element), width.value, pack.value>
-        <<<static_cast<unsigned>(p.rows.count) * tiles, kUpdateThreads, 0, stream>>>(p, tiles);
+        <<<static_cast<unsigned>(blocks) * tiles, dim3(kLanes, kSweeps), 0, stream>>>(p, tiles);
     return cudaGetLastError();
   });
 }

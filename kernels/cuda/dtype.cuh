@@ -6,6 +6,7 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "kernels/geometry.h"
@@ -49,11 +50,42 @@ __host__ __device__ auto WithType(DType type, F&& f) {
 template <int N>
 using Constant = std::integral_constant<int, N>;
 
-// N elements side by side, moved in accesses of up to 16 bytes.
+// N elements side by side.
 template <typename T, int N>
 struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Pack {
   T e[N];
 };
+
+// The largest word, up to 16 bytes, of which so many bytes consist.
+template <size_t kBytes>
+using WordOf =
+    std::conditional_t<kBytes % 16 == 0, uint4,
+                       std::conditional_t<kBytes % 8 == 0, uint2,
+                                          std::conditional_t<kBytes % 4 == 0, uint32_t, uint16_t>>>;
+
+// The N elements at `data`, in as few accesses as can be. The compiler would not join those to the
+// elements by itself.
+template <int N, typename T>
+__device__ __forceinline__ Pack<T, N> LoadRaw(const T* data) {
+  using Word = WordOf<sizeof(Pack<T, N>)>;
+  constexpr int kWords = sizeof(Pack<T, N>) / sizeof(Word);
+  Word words[kWords];
+#pragma unroll
+  for (int i = 0; i < kWords; ++i) words[i] = reinterpret_cast<const Word*>(data)[i];
+  Pack<T, N> x;
+  memcpy(&x, words, sizeof(x));
+  return x;
+}
+
+template <typename T, int N>
+__device__ __forceinline__ void StoreRaw(const Pack<T, N>& x, T* data) {
+  using Word = WordOf<sizeof(Pack<T, N>)>;
+  constexpr int kWords = sizeof(Pack<T, N>) / sizeof(Word);
+  Word words[kWords];
+  memcpy(words, &x, sizeof(x));
+#pragma unroll
+  for (int i = 0; i < kWords; ++i) reinterpret_cast<Word*>(data)[i] = words[i];
+}
 
 template <typename T, int N>
 __device__ __forceinline__ Pack<float, N> Widen(const Pack<T, N>& raw) {
@@ -63,10 +95,10 @@ __device__ __forceinline__ Pack<float, N> Widen(const Pack<T, N>& raw) {
   return x;
 }
 
-// The N elements at `data`, widened.
+// The same, widened.
 template <int N, typename T>
 __device__ __forceinline__ Pack<float, N> LoadPack(const T* data) {
-  return Widen(*reinterpret_cast<const Pack<T, N>*>(data));
+  return Widen(LoadRaw<N>(data));
 }
 
 // x rounded to T.
@@ -75,7 +107,7 @@ __device__ __forceinline__ void StorePack(const Pack<float, N>& x, T* data) {
   Pack<T, N> raw;
 #pragma unroll
   for (int i = 0; i < N; ++i) raw.e[i] = FromFloat<T>(x.e[i]);
-  *reinterpret_cast<Pack<T, N>*>(data) = raw;
+  StoreRaw(raw, data);
 }
 
 // Whether packs of N elements can be taken from `data` at every multiple of `stride` elements.

@@ -11,6 +11,7 @@ namespace gdn::cuda {
 inline constexpr int kHeadPack = 8;        // elements that a lane takes at a time
 inline constexpr int kHeadThreads = 256;   // of a block
 inline constexpr int kMaxPackedDim = 256;  // one pack for each lane of a warp
+inline constexpr int kHeadTokens = 2;      // tokens that a group of lanes takes side by side
 
 struct HeadGrid {
   dim3 blocks;
@@ -22,7 +23,8 @@ inline HeadGrid OverHeads(int64_t tokens, int heads, int lanes) {
   unsigned y = 1;
   while (y < static_cast<unsigned>(heads) && y * lanes < kHeadThreads) y *= 2;
   const dim3 threads(lanes, y, kHeadThreads / (y * lanes));
-  const int64_t x = (tokens + threads.z - 1) / threads.z;
+  const int64_t tokens_of_block = int64_t{threads.z} * kHeadTokens;
+  const int64_t x = (tokens + tokens_of_block - 1) / tokens_of_block;
   return {dim3(static_cast<unsigned>(x), (heads + y - 1) / y), threads};
 }
 
@@ -36,6 +38,11 @@ inline int LanesOfPackedHead(int dim) {
 // Whether a launch over so many tokens and heads fits the limits of a grid.
 inline bool FitsGrid(int64_t tokens, int heads) {
   return tokens < (int64_t{1} << 31) && heads < 65536;
+}
+
+// Token i < kHeadTokens of this thread.
+__device__ __forceinline__ int64_t HeadToken(int i) {
+  return (int64_t{blockIdx.x} * kHeadTokens + i) * blockDim.z + threadIdx.z;
 }
 
 // Sum over the lanes of a head. All of them must call.

@@ -7,42 +7,50 @@ namespace {
 
 // y = x * rsqrt(sum of x² + eps), each lane holding one pack of the head.
 template <typename X, typename Y>
-__device__ void NormalisePacked(const L2NormParams& p, const X* x, Y* y) {
+__global__ void __launch_bounds__(kHeadThreads) PackedL2NormKernel(L2NormParams p) {
+  const int64_t head = blockIdx.y * blockDim.y + threadIdx.y;
+  if (head >= p.heads) return;
   const int begin = threadIdx.x * kHeadPack;
-  Pack<float, kHeadPack> values = {};
-  if (begin < p.dim) values = LoadPack<kHeadPack>(x + begin);
-  float sum = 0.0f;
+  const int64_t within = head * p.dim + begin;
+  const X* x = static_cast<const X*>(p.x) + within;
+  Y* y = static_cast<Y*>(p.y) + within;
+  Pack<X, kHeadPack> raw[kHeadTokens] = {};
 #pragma unroll
-  for (float value : values.e) sum += value * value;
-  const float scale = rsqrtf(SumOverHead(sum) + p.eps);
+  for (int i = 0; i < kHeadTokens; ++i) {
+    if (begin < p.dim && HeadToken(i) < p.tokens) {
+      raw[i] = LoadRaw<kHeadPack>(x + HeadToken(i) * p.x_stride);
+    }
+  }
 #pragma unroll
-  for (float& value : values.e) value *= scale;
-  if (begin < p.dim) StorePack(values, y + begin);
+  for (int i = 0; i < kHeadTokens; ++i) {
+    Pack<float, kHeadPack> values = Widen(raw[i]);
+    float sum = 0.0f;
+#pragma unroll
+    for (float value : values.e) sum += value * value;
+    const float scale = rsqrtf(SumOverHead(sum) + p.eps);
+#pragma unroll
+    for (float& value : values.e) value *= scale;
+    if (begin < p.dim && HeadToken(i) < p.tokens) StorePack(values, y + HeadToken(i) * p.y_stride);
+  }
 }
 
 // The same for heads of any size and place, element by element.
 template <typename X, typename Y>
-__device__ void NormaliseAny(const L2NormParams& p, const X* x, Y* y) {
-  float sum = 0.0f;
-  for (int i = threadIdx.x; i < p.dim; i += blockDim.x) {
-    const float value = ToFloat(x[i]);
-    sum += value * value;
-  }
-  const float scale = rsqrtf(SumOverHead(sum) + p.eps);
-  for (int i = threadIdx.x; i < p.dim; i += blockDim.x) y[i] = FromFloat<Y>(ToFloat(x[i]) * scale);
-}
-
-template <typename X, typename Y, bool kPacked>
-__global__ void __launch_bounds__(kHeadThreads) L2NormKernel(L2NormParams p) {
-  const int64_t token = int64_t{blockIdx.x} * blockDim.z + threadIdx.z;
+__global__ void __launch_bounds__(kHeadThreads) AnyL2NormKernel(L2NormParams p) {
   const int64_t head = blockIdx.y * blockDim.y + threadIdx.y;
-  if (token >= p.tokens || head >= p.heads) return;
-  const X* x = static_cast<const X*>(p.x) + token * p.x_stride + head * p.dim;
-  Y* y = static_cast<Y*>(p.y) + token * p.y_stride + head * p.dim;
-  if constexpr (kPacked) {
-    NormalisePacked(p, x, y);
-  } else {
-    NormaliseAny(p, x, y);
+  if (head >= p.heads) return;
+  for (int t = 0; t < kHeadTokens && HeadToken(t) < p.tokens; ++t) {
+    const X* x = static_cast<const X*>(p.x) + HeadToken(t) * p.x_stride + head * p.dim;
+    Y* y = static_cast<Y*>(p.y) + HeadToken(t) * p.y_stride + head * p.dim;
+    float sum = 0.0f;
+    for (int i = threadIdx.x; i < p.dim; i += blockDim.x) {
+      const float value = ToFloat(x[i]);
+      sum += value * value;
+    }
+    const float scale = rsqrtf(SumOverHead(sum) + p.eps);
+    for (int i = threadIdx.x; i < p.dim; i += blockDim.x) {
+      y[i] = FromFloat<Y>(ToFloat(x[i]) * scale);
+    }
   }
 }
 
@@ -60,7 +68,7 @@ cudaError_t L2Norm(const L2NormParams& p, cudaStream_t stream) {
     return WithType(p.y_type, [&](auto y) {
       using X = decltype(x);
       using Y = decltype(y);
-      const auto kernel = packed ? L2NormKernel<X, Y, true> : L2NormKernel<X, Y, false>;
+      const auto kernel = packed ? PackedL2NormKernel<X, Y> : AnyL2NormKernel<X, Y>;
       kernel<<<grid.blocks, grid.threads, 0, stream>>>(p);
       return cudaGetLastError();
     });

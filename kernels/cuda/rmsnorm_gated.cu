@@ -12,56 +12,62 @@ __device__ __forceinline__ float ApplyGate(Gate gate, float z) {
 
 // y = x * rsqrt(mean of x² + eps) * weight * gate(z), each lane holding one pack of the head.
 template <typename X, typename IO>
-__device__ void NormalisePacked(const RmsNormGatedParams& p, const X* x, const IO* z, IO* y) {
+__global__ void __launch_bounds__(kHeadThreads) PackedRmsNormGatedKernel(RmsNormGatedParams p) {
+  const int64_t head = blockIdx.y * blockDim.y + threadIdx.y;
+  if (head >= p.value_heads) return;
   const int begin = threadIdx.x * kHeadPack;
-  const bool inside = begin < p.value_dim;
-  Pack<float, kHeadPack> values = {};
-  Pack<float, kHeadPack> gates = {};
-  Pack<float, kHeadPack> weights = {};
-  if (inside) {
-    values = LoadPack<kHeadPack>(x + begin);
-    gates = LoadPack<kHeadPack>(z + begin);
-    weights = LoadPack<kHeadPack>(p.weight + begin);
-  }
-  float sum = 0.0f;
+  const int64_t within = head * p.value_dim + begin;
+  const X* x = static_cast<const X*>(p.x) + within;
+  const IO* z = static_cast<const IO*>(p.z) + within;
+  IO* y = static_cast<IO*>(p.y) + within;
+  Pack<X, kHeadPack> raw[kHeadTokens] = {};
+  Pack<IO, kHeadPack> gates[kHeadTokens] = {};
 #pragma unroll
-  for (float value : values.e) sum += value * value;
-  const float scale = rsqrtf(SumOverHead(sum) / static_cast<float>(p.value_dim) + p.eps);
-#pragma unroll
-  for (int i = 0; i < kHeadPack; ++i) {
-    values.e[i] *= scale * weights.e[i] * ApplyGate(p.gate, gates.e[i]);
+  for (int i = 0; i < kHeadTokens; ++i) {
+    if (begin < p.value_dim && HeadToken(i) < p.tokens) {
+      raw[i] = LoadRaw<kHeadPack>(x + HeadToken(i) * p.x_stride);
+      gates[i] = LoadRaw<kHeadPack>(z + HeadToken(i) * p.z_stride);
+    }
   }
-  if (inside) StorePack(values, y + begin);
+  Pack<float, kHeadPack> weight = {};
+  if (begin < p.value_dim) weight = LoadPack<kHeadPack>(p.weight + begin);
+#pragma unroll
+  for (int i = 0; i < kHeadTokens; ++i) {
+    Pack<float, kHeadPack> values = Widen(raw[i]);
+    float sum = 0.0f;
+#pragma unroll
+    for (float value : values.e) sum += value * value;
+    const float scale = rsqrtf(SumOverHead(sum) / static_cast<float>(p.value_dim) + p.eps);
+#pragma unroll
+    for (int e = 0; e < kHeadPack; ++e) {
+      values.e[e] *= scale * weight.e[e] * ApplyGate(p.gate, ToFloat(gates[i].e[e]));
+    }
+    if (begin < p.value_dim && HeadToken(i) < p.tokens) {
+      StorePack(values, y + HeadToken(i) * p.y_stride);
+    }
+  }
 }
 
 // The same for heads of any size and place, element by element.
 template <typename X, typename IO>
-__device__ void NormaliseAny(const RmsNormGatedParams& p, const X* x, const IO* z, IO* y) {
-  float sum = 0.0f;
-  for (int i = threadIdx.x; i < p.value_dim; i += blockDim.x) {
-    const float value = ToFloat(x[i]);
-    sum += value * value;
-  }
-  const float scale = rsqrtf(SumOverHead(sum) / static_cast<float>(p.value_dim) + p.eps);
-  for (int i = threadIdx.x; i < p.value_dim; i += blockDim.x) {
-    const float gate = ApplyGate(p.gate, ToFloat(z[i]));
-    y[i] = FromFloat<IO>(ToFloat(x[i]) * (scale * p.weight[i] * gate));
-  }
-}
-
-template <typename X, typename IO, bool kPacked>
-__global__ void __launch_bounds__(kHeadThreads) RmsNormGatedKernel(RmsNormGatedParams p) {
-  const int64_t token = int64_t{blockIdx.x} * blockDim.z + threadIdx.z;
+__global__ void __launch_bounds__(kHeadThreads) AnyRmsNormGatedKernel(RmsNormGatedParams p) {
   const int64_t head = blockIdx.y * blockDim.y + threadIdx.y;
-  if (token >= p.tokens || head >= p.value_heads) return;
+  if (head >= p.value_heads) return;
   const int64_t within = head * p.value_dim;
-  const X* x = static_cast<const X*>(p.x) + token * p.x_stride + within;
-  const IO* z = static_cast<const IO*>(p.z) + token * p.z_stride + within;
-  IO* y = static_cast<IO*>(p.y) + token * p.y_stride + within;
-  if constexpr (kPacked) {
-    NormalisePacked(p, x, z, y);
-  } else {
-    NormaliseAny(p, x, z, y);
+  for (int t = 0; t < kHeadTokens && HeadToken(t) < p.tokens; ++t) {
+    const X* x = static_cast<const X*>(p.x) + HeadToken(t) * p.x_stride + within;
+    const IO* z = static_cast<const IO*>(p.z) + HeadToken(t) * p.z_stride + within;
+    IO* y = static_cast<IO*>(p.y) + HeadToken(t) * p.y_stride + within;
+    float sum = 0.0f;
+    for (int i = threadIdx.x; i < p.value_dim; i += blockDim.x) {
+      const float value = ToFloat(x[i]);
+      sum += value * value;
+    }
+    const float scale = rsqrtf(SumOverHead(sum) / static_cast<float>(p.value_dim) + p.eps);
+    for (int i = threadIdx.x; i < p.value_dim; i += blockDim.x) {
+      const float gate = ApplyGate(p.gate, ToFloat(z[i]));
+      y[i] = FromFloat<IO>(ToFloat(x[i]) * (scale * p.weight[i] * gate));
+    }
   }
 }
 
@@ -84,8 +90,7 @@ cudaError_t RmsNormGated(const RmsNormGatedParams& p, cudaStream_t stream) {
     return WithType(p.io, [&](auto io) {
       using X = decltype(x);
       using IO = decltype(io);
-      const auto kernel =
-          packed ? RmsNormGatedKernel<X, IO, true> : RmsNormGatedKernel<X, IO, false>;
+      const auto kernel = packed ? PackedRmsNormGatedKernel<X, IO> : AnyRmsNormGatedKernel<X, IO>;
       kernel<<<grid.blocks, grid.threads, 0, stream>>>(p);
       return cudaGetLastError();
     });
