@@ -6,6 +6,7 @@
 #include "tests/testing/cases.h"
 #include "tests/testing/compare.h"
 #include "tests/testing/implementation.h"
+#include "tests/testing/sparse_pool.h"
 
 namespace gdn::test {
 namespace {
@@ -171,6 +172,43 @@ TEST_P(Conv, RowsWithoutTokensTouchNothing) {
                 in.pool.floats(begin, in.slot_stride()));
     }
   }
+}
+
+// Slots whose states lie beyond 2^31 elements, by way of a large stride.
+template <typename Params>
+void CheckHighSlots(void (*conv)(const Params&), const std::vector<int64_t>& lengths) {
+  constexpr int64_t kStride = int64_t{1} << 19;
+  constexpr int32_t kSlots[] = {5000, 4096, 0};
+  SparsePool sparse(5001 * kStride * sizeof(Bf16));
+  ASSERT_TRUE(sparse.valid());
+  ConvInputs in(7, {lengths, 256, 4}, DType::kBf16);
+  in.rows.set_initial_state(true);
+  const Result truth = RunConv(conv, in, DType::kBf16, true);
+  const ConvInputs small = in;
+  auto* high = static_cast<Bf16*>(sparse.data());
+  const auto* low = static_cast<const Bf16*>(small.pool.data());
+  for (int64_t row = 0; row < 3; ++row) {
+    const Bf16* state = low + in.rows.slot(row) * in.slot_stride();
+    std::copy(state, state + in.slot_stride(), high + kSlots[row] * kStride);
+    in.rows.slot(row) = kSlots[row];
+  }
+  Tensor y(DType::kBf16, in.x.size());
+  Params p = in.Bind<Params>(&in.pool, &y, true);
+  p.conv = {sparse.data(), DType::kBf16, kStride};
+  conv(p);
+  EXPECT_EQ(y, truth.y);
+  for (int64_t row = 0; row < 3; ++row) {
+    const int64_t begin = small.rows.view().slot(row) * in.slot_stride();
+    for (int64_t i = 0; i < in.slot_stride(); ++i) {
+      ASSERT_EQ(ToFloat(high[kSlots[row] * kStride + i]), truth.pool[begin + i])
+          << "row " << row << " at " << Coordinates(i, {3, in.channels});
+    }
+  }
+}
+
+TEST_P(Conv, SlotsBeyondTwoToTheThirtyOneElements) {
+  CheckHighSlots(GetParam()->conv_fn, {65, 1, 2});
+  CheckHighSlots(GetParam()->conv_update, {1, 1, 1});
 }
 
 }  // namespace

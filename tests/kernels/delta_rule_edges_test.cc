@@ -1,12 +1,12 @@
 // Gates, keys and rows at the edges of what a layer sees, in both forms of the delta rule.
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
 #include <limits>
 
 #include "tests/testing/cases.h"
 #include "tests/testing/compare.h"
 #include "tests/testing/implementation.h"
+#include "tests/testing/sparse_pool.h"
 
 namespace gdn::test {
 namespace {
@@ -202,24 +202,6 @@ TEST_P(DeltaRuleEdges, WithoutPoolForSeveralRowsAndGroupedHeads) {
   GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(nullptr, &o, true));
   EXPECT_TRUE(Close(o, truth, in.output_shape(), kFp32));
 }
-
-// Address space for a pool without memory behind it: pages that are touched read as zero.
-class SparsePool {
- public:
-  explicit SparsePool(size_t bytes)
-      : bytes_(bytes),
-        data_(mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {}
-  ~SparsePool() { munmap(data_, bytes_); }
-  SparsePool(const SparsePool&) = delete;
-
-  bool valid() const { return data_ != MAP_FAILED; }
-  float* f32() { return static_cast<float*>(data_); }
-
- private:
-  size_t bytes_;
-  void* data_;
-};
 
 // Slot 5000 of 32 heads of 128 x 128 lies beyond 2^31 elements.
 TEST_P(DeltaRuleEdges, SlotsBeyondTwoToTheThirtyOneElements) {

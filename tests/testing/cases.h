@@ -58,15 +58,20 @@ inline std::ostream& operator<<(std::ostream& out, const DeltaShape& s) {
              << s.heads.key_dim << ", V " << s.heads.value_dim;
 }
 
-// One to four rows of 1 to 300 tokens, every ratio of heads, K and V of 64 and 128. Lengths lie
-// about the edges of a chunk.
+// One to four rows of 1 to 300 tokens, ratios of heads from 1 to 8 and 3 among them, K and V from
+// 64 to 256. Lengths lie about the edges of a chunk.
 inline std::vector<DeltaShape> DeltaShapes() {
   return {{{1}, {2, 2, 64, 64}},
           {{1, 1, 1, 1}, {2, 4, 128, 128}},
           {{64, 65}, {1, 3, 64, 128}},
           {{63, 1, 129, 17}, {2, 2, 128, 64}},
           {{150, 7, 31}, {1, 3, 128, 128}},
-          {{300}, {2, 4, 128, 128}}};
+          {{300}, {2, 4, 128, 128}},
+          {{65, 3}, {1, 8, 96, 64}},
+          {{1, 129}, {1, 4, 160, 96}},
+          {{1, 17}, {1, 1, 256, 192}},
+          {{2, 66}, {2, 6, 192, 256}},
+          {{65}, {8, 64, 64, 64}}};
 }
 
 // Operands of the delta rule. k has length about one, so that the rule contracts as it does in a
@@ -139,11 +144,10 @@ inline std::ostream& operator<<(std::ostream& out, const ConvShape& s) {
 }
 
 inline std::vector<ConvShape> ConvShapes() {
-  return {{{1}, 256, 4},
-          {{1, 2, 3, 4}, 512, 4},
-          {{300}, 640, 4},
-          {{0, 5, 129}, 320, 3},
-          {{64, 1, 0, 33}, 384, 2}};
+  return {
+      {{1}, 256, 4},         {{1, 2, 3, 4}, 512, 4},   {{300}, 640, 4},
+      {{0, 5, 129}, 320, 3}, {{64, 1, 0, 33}, 384, 2}, {{65, 16, 2}, 1100, 4},  // no multiple of 8
+      {{193, 17}, 37, 3},    {{15, 128}, 2056, 2}};
 }
 
 // Shapes for the one-token form: the same channels, a row of one token for each row.

@@ -7,6 +7,7 @@
 
 #include <string>
 
+#include "kernels/chunk_index.h"
 #include "kernels/cpu/ops.h"
 #include "kernels/cpu/oracle/ops.h"
 
@@ -27,7 +28,9 @@ struct Implementation {
   void (*conv_update)(const CausalConv1dUpdateParams&);
   void (*gating)(const FusedGdnGatingParams&);
   void (*rmsnorm_gated)(const RmsNormGatedParams&);
-  void (*projection)(const ProjectionParams&);
+  void (*projection)(const ProjectionParams&);  // null: tested elsewhere
+  void (*chunk_indices)(const ChunkIndicesParams&);
+  const char* (*unavailable)() = nullptr;  // says why it cannot run on this machine, or null
 };
 
 inline constexpr Implementation kOracle = {"oracle",
@@ -44,7 +47,8 @@ inline constexpr Implementation kOracle = {"oracle",
                                            oracle::CausalConv1dUpdate,
                                            oracle::FusedGdnGating,
                                            oracle::RmsNormGated,
-                                           oracle::Projection};
+                                           oracle::Projection,
+                                           ChunkIndices};
 
 inline constexpr Implementation kCpu = {"cpu",
                                         cpu::L2Norm,
@@ -60,14 +64,30 @@ inline constexpr Implementation kCpu = {"cpu",
                                         cpu::CausalConv1dUpdate,
                                         cpu::FusedGdnGating,
                                         cpu::RmsNormGated,
-                                        cpu::Projection};
+                                        cpu::Projection,
+                                        ChunkIndices};
 
-// The implementations under test.
+// The implementations under test: those on the host, or the device's in a program of its own, which
+// has no need of the host's libraries.
+#ifdef GDN_TEST_CUDA
+extern const Implementation kCuda;
+inline auto Implementations() { return ::testing::Values(&kCuda); }
+#else
 inline auto Implementations() { return ::testing::Values(&kOracle, &kCpu); }
+#endif
 
 inline void PrintTo(const Implementation* i, std::ostream* out) { *out << i->name; }
 
-using OpTest = ::testing::TestWithParam<const Implementation*>;
+// Skips where the implementation cannot run.
+class OpTest : public ::testing::TestWithParam<const Implementation*> {
+ protected:
+  void SetUp() override {
+    if (GetParam()->unavailable == nullptr) return;
+    if (const char* reason = GetParam()->unavailable()) {
+      GTEST_SKIP() << GetParam()->name << " cannot run here: " << reason;
+    }
+  }
+};
 
 inline std::string ImplementationName(const ::testing::TestParamInfo<const Implementation*>& info) {
   return info.param->name;
