@@ -41,5 +41,6 @@ int main(int argc, char** argv) {
   gdn::bench::DecodeCases(report);
   gdn::bench::PrefillCases(report);
   gdn::bench::PointwiseCases(report);
+  gdn::bench::LayerCases(report);
   return 0;
 }

@@ -2,7 +2,7 @@
 # Fetches the public GDN kernels that cuda_peers.py compares with, without their dependencies, in the
 # versions that were measured.
 #
-#   fetch_peers.sh FOLDER [--python=3.12] [--pack]
+#   fetch_peers.sh FOLDER [--python=3.12] [--pip=PROGRAM] [--pack]
 #
 # They are importable from FOLDER:FOLDER/nvidia_cutlass_dsl/dsl_packages. With --pack FOLDER is left
 # as small as it can be and also packed into FOLDER.part0, 1, 2 of 41 MB each, for a machine without
@@ -23,38 +23,39 @@ platforms() {
   echo --platform=manylinux2014_x86_64
 }
 
-# fetch FOLDER PYTHON
 fetch() {
-  local abi platform
+  local platform
   mapfile -t platform < <(platforms)
-  abi=cp${2/./}
-  python3 -m pip install --quiet --disable-pip-version-check --target "$1" --upgrade \
-    --no-compile --no-deps --only-binary=:all: --implementation cp --python-version "$2" \
-    --abi "$abi" --abi abi3 --abi none "${platform[@]}" "${packages[@]}"
+  "$pip" install --quiet --disable-pip-version-check --root-user-action=ignore \
+    --target "$folder" --upgrade --no-compile --no-deps --only-binary=:all: --implementation cp \
+    --python-version "$python" --abi "cp${python/./}" --abi abi3 --abi none "${platform[@]}" \
+    "${packages[@]}"
 }
 
 # What the kernels do without: FlashInfer's other kernels, and a program and a second copy of z3.
 trim() {
   local library
-  rm -rf "$1"/flashinfer/{data,experimental,moe_ep,fused_moe} "$1"/bin
-  for library in "$1"/z3/lib/libz3.so.*; do ln -sf libz3.so "$library"; done
-  find "$1" -name '*.so' -size +500k -type f -exec strip {} +
+  rm -rf "$folder"/flashinfer/{data,experimental,moe_ep,fused_moe} "$folder"/bin
+  for library in "$folder"/z3/lib/libz3.so.*; do ln -sf libz3.so "$library"; done
+  find "$folder" -name '*.so' -size +500k -type f -exec strip {} +
 }
 
 folder=
 python=3.12
+pip=pip3
 pack=
 for argument in "$@"; do
   case $argument in
     --python=*) python=${argument#*=} ;;
+    --pip=*) pip=${argument#*=} ;;
     --pack) pack=1 ;;
     *) folder=$argument ;;
   esac
 done
-[[ -n $folder ]] || { echo "usage: fetch_peers.sh FOLDER [--python=3.12] [--pack]" >&2; exit 2; }
-fetch "$folder" "$python"
+[[ -n $folder ]] || { echo "usage: fetch_peers.sh FOLDER [--python=3.12] [--pip=PROGRAM] [--pack]" >&2; exit 2; }
+fetch
 if [[ -n $pack ]]; then
-  trim "$folder"
+  trim
   tar -C "$folder" -c . | xz -3 -T0 >"$folder.tar.xz"
   split -n 3 -d -a 1 "$folder.tar.xz" "$folder.part"
   rm "$folder.tar.xz"

@@ -8,5 +8,6 @@ namespace gdn::bench {
 void DecodeCases(const Report& report);     // the decode kernel
 void PrefillCases(const Report& report);    // the chunked gated delta rule and its steps
 void PointwiseCases(const Report& report);  // what prefill does around it
+void LayerCases(const Report& report);      // whole layers, projections included
 
 }  // namespace gdn::bench

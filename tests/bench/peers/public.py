@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import types
@@ -40,6 +41,7 @@ LOADERS = {
 
 
 def load(names: list[str]) -> dict[str, object]:
+    logging.disable(logging.INFO)  # of the compilers
     found = {}
     for name in names:
         try:
