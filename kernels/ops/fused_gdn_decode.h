@@ -32,8 +32,8 @@ struct FusedGdnDecodeParams {
   const void* b = nullptr;  // [T, HV], with a
   const void* a = nullptr;  // [T, HV]
   int64_t ba_stride = 0;
-  const float* beta = nullptr;  // [T, HV] dense, with g, in place of b and a
-  const float* g = nullptr;     // [T, HV] dense
+  const float* beta = nullptr;         // [T, HV] dense, with g, in place of b and a
+  const float* g = nullptr;            // [T, HV] dense
   const float* conv_weight = nullptr;  // [conv_dim, W]
   const float* conv_bias = nullptr;    // [conv_dim] or null
   const float* a_log = nullptr;        // [HV]

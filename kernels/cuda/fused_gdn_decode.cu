@@ -1,0 +1,33 @@
+#include "kernels/cuda/fused_gdn_decode.h"
+#include "kernels/cuda/gdn_decode_kernels.h"
+
+namespace gdn::cuda {
+namespace {
+
+// From here on the states are worth a ring of their own.
+constexpr int64_t kStreamRows = 16;
+
+bool Aligned(const void* data, int64_t stride) {
+  return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % 8 == 0;
+}
+
+}  // namespace
+
+bool FusedGdnDecodeTakes(const FusedGdnDecodeParams& p) {
+  const int group = p.heads.value_heads / p.heads.key_heads;
+  return p.heads.key_dim == 128 && p.heads.value_dim == 128 && p.conv_width == 4 &&
+         (group <= 4 || group == 8) && p.io != DType::kFp32 && p.ssm.type != DType::kFp16 &&
+         p.rows.count <= 65535 && Aligned(p.mixed_qkv, p.mixed_stride) &&
+         Aligned(p.z, p.z_stride) && Aligned(p.o, p.o_stride) && p.ssm.data != nullptr &&
+         p.conv.data != nullptr;
+}
+
+cudaError_t FusedGdnDecode(const FusedGdnDecodeParams& p, cudaStream_t stream) {
+  if (p.rows.count == 0) return cudaSuccess;
+  if (!FusedGdnDecodeTakes(p)) return cudaErrorInvalidValue;
+  const bool single = p.rows.offsets == nullptr;
+  return single && p.rows.count >= kStreamRows ? decode::LaunchStream(p, stream)
+                                               : decode::LaunchCluster(p, stream);
+}
+
+}  // namespace gdn::cuda
