@@ -110,32 +110,51 @@ __device__ __forceinline__ void ForEachPair(State& s, F&& f) {
   }
 }
 
-// The chunk in `stage`, with `h` and `v_new` pointing at the lane's part of this warp's tiles:
-//   h = S;  v_new_i = u_i - S w_i;  S = exp(gamma_last) * S + sum_i v_new_i * decay_i ⊗ k_i
-// all transposed, so that S, v_new and their products keep to registers.
+// What a chunk begins with: v_new's sums, from u, the state's decay over the chunk and those of the
+// lane's tokens to its end.
+struct Begin {
+  float v[kChunk / 2];
+  float decay;
+  float2 decays[kChunk / 8];
+};
+
 template <typename T>
-__device__ __forceinline__ void AdvanceChunk(const Stage& stage, State& s, Tile* h, Tile* v_new) {
+__device__ __forceinline__ void LoadBegin(const Stage& stage, Begin& begin) {
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-  uint4 left[kDimTiles];
-#pragma unroll
-  for (int c = 0; c < kDimTiles; ++c) left[c] = PackLeft<T>(SumOf(s, c)).r;
-  float v[kChunk / 2];
 #pragma unroll
   for (int i = 0; i < kBlocks; ++i) {
     const TileSum u = UnpackTile<T>(stage.u[(warp * kBlocks + i) * 32 + lane]);
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      v[8 * i + e] = u.left[e];
-      v[8 * i + 4 + e] = u.right[e];
+      begin.v[8 * i + e] = u.left[e];
+      begin.v[8 * i + 4 + e] = u.right[e];
     }
   }
+  begin.decay = Exp2(stage.gates.gamma[kChunk - 1]);
+#pragma unroll
+  for (int i = 0; i < kChunk / 8; ++i) {
+    begin.decays[i] = reinterpret_cast<const float2*>(stage.gates.decay)[i * 4 + lane % 4];
+  }
+}
+
+// The chunk in `stage`, with `h` and `v_new` pointing at the lane's part of this warp's tiles:
+//   h = S;  v_new_i = u_i - S w_i;  S = exp(gamma_last) * S + sum_i v_new_i * decay_i ⊗ k_i
+// all transposed, so that S, v_new and their products keep to registers. Calls next(), once `begin`
+// is free to be filled for the chunk after, while the last products are under way.
+template <typename T, typename F>
+__device__ __forceinline__ void AdvanceChunk(const Stage& stage, State& s, Begin& begin, Tile* h,
+                                             Tile* v_new, F&& next) {
+  auto& v = begin.v;
+  uint4 left[kDimTiles];
+#pragma unroll
+  for (int c = 0; c < kDimTiles; ++c) left[c] = PackLeft<T>(SumOf(s, c)).r;
+#pragma unroll
+  for (float& e : s) e *= begin.decay;
+
   // v += S * (-w), a panel of w at a time
   const uint64_t w = RowsAreN(SharedAddress(stage.w));
   constexpr int kPanelTiles = kDimTiles / 2;
-  const float decay = Exp2(stage.gates.gamma[kChunk - 1]);
-#pragma unroll
-  for (float& e : s) e *= decay;
   WarpgroupTouch(left);
   WarpgroupTouch(v);
   WarpgroupFence();
@@ -148,11 +167,6 @@ __device__ __forceinline__ void AdvanceChunk(const Stage& stage, State& s, Tile*
   for (int c = 0; c < kDimTiles; ++c) {
     h[c * 32] = {left[c].x, left[c].z, left[c].y, left[c].w};
   }
-  float2 decays[kChunk / 8];
-#pragma unroll
-  for (int i = 0; i < kChunk / 8; ++i) {
-    decays[i] = reinterpret_cast<const float2*>(stage.gates.decay)[i * 4 + lane % 4];
-  }
   WarpgroupWait();
   WarpgroupTouch(v);
 
@@ -162,8 +176,8 @@ __device__ __forceinline__ void AdvanceChunk(const Stage& stage, State& s, Tile*
     TileSum x = SumOf(v, i);
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      x.left[e] *= e % 2 == 0 ? decays[2 * i].x : decays[2 * i].y;
-      x.right[e] *= e % 2 == 0 ? decays[2 * i + 1].x : decays[2 * i + 1].y;
+      x.left[e] *= e % 2 == 0 ? begin.decays[2 * i].x : begin.decays[2 * i].y;
+      x.right[e] *= e % 2 == 0 ? begin.decays[2 * i + 1].x : begin.decays[2 * i + 1].y;
     }
     decayed[i] = PackLeft<T>(x).r;
   }
@@ -175,8 +189,13 @@ __device__ __forceinline__ void AdvanceChunk(const Stage& stage, State& s, Tile*
 #pragma unroll
   for (int i = 0; i < kBlocks; ++i) WarpgroupMma<T>(s, decayed[i], k + i * (kTileDim * 128 / 16));
   WarpgroupCommit();
+  Tile packed[kBlocks];
 #pragma unroll
-  for (int i = 0; i < kBlocks; ++i) v_new[i * 32] = PackTile<T>(SumOf(v, i));
+  for (int i = 0; i < kBlocks; ++i) packed[i] = PackTile<T>(SumOf(v, i));
+  // The loads of what is next before the stores, which they would else wait for.
+  next();
+#pragma unroll
+  for (int i = 0; i < kBlocks; ++i) v_new[i * 32] = packed[i];
   WarpgroupWait();
   WarpgroupTouch(s);
 }
@@ -204,15 +223,23 @@ __device__ void Consume(const ChunkSm90Params& p, const Work& work, Shared& shar
   Tile* v_new = static_cast<Tile*>(p.workspace.u) + v_block * kBlocks * 32 + lane;
   unsigned stage = 0;
   unsigned parity = 0;
+  Begin begin;
+  BarrierWait(SharedAddress(&shared.full[0]), 0);
+  LoadBegin<T>(StageOf(shared, 0), begin);
   for (int64_t c = work.first_chunk; c < work.end_chunk; ++c) {
     const int64_t record = c * heads + work.head;
-    BarrierWait(SharedAddress(&shared.full[stage]), parity);
-    AdvanceChunk<T>(StageOf(shared, stage), s, h + record * 2 * kRecord, v_new + record * kRecord);
-    if (lane == 0) BarrierArrive(SharedAddress(&shared.empty[stage]));
+    const unsigned current = stage;
     if (++stage == static_cast<unsigned>(stages)) {
       stage = 0;
       parity ^= 1;
     }
+    AdvanceChunk<T>(StageOf(shared, current), s, begin, h + record * 2 * kRecord,
+                    v_new + record * kRecord, [&] {
+                      if (c + 1 == work.end_chunk) return;
+                      BarrierWait(SharedAddress(&shared.full[stage]), parity);
+                      LoadBegin<T>(StageOf(shared, stage), begin);
+                    });
+    BarrierArrive(SharedAddress(&shared.empty[current]));
   }
   if (pool == nullptr) return;
   ForEachPair(s, [&](int at, const float* pair) { StorePair(pool + at, pair[0], pair[1]); });
@@ -226,7 +253,7 @@ __global__ void __launch_bounds__(kThreads, 1) DeltaHKernel(ChunkSm90Params p, i
   if (threadIdx.x == 0) {
     for (int i = 0; i < stages; ++i) {
       BarrierInit(SharedAddress(&shared.full[i]), 1);
-      BarrierInit(SharedAddress(&shared.empty[i]), kWarps);
+      BarrierInit(SharedAddress(&shared.empty[i]), kWarps * 32);
     }
     BarrierInitFence();
   }

@@ -4,6 +4,7 @@
 #include "kernels/cuda/chunk_o.h"
 #include "kernels/cuda/chunk_scaled_dot_kkt.h"
 #include "kernels/cuda/chunk_sm90.h"
+#include "kernels/cuda/dtype.cuh"
 #include "kernels/cuda/l2norm.h"
 #include "kernels/cuda/recompute_w_u.h"
 #include "kernels/cuda/solve_tril.h"
@@ -11,10 +12,11 @@
 namespace gdn::cuda {
 namespace {
 
-// What the general steps hand one another; all but q and k in fp32.
+// What the general steps hand one another.
 struct Buffers {
-  void* q = nullptr;  // normalised, in the type of io; null where q is taken as it comes
-  void* k = nullptr;
+  float* q = nullptr;      // [T, H, K] normalised
+  float* k = nullptr;      // [T, H, K] normalised
+  float* v = nullptr;      // [T, HV, V] of 16 bits, widened to go with them
   float* gamma = nullptr;  // [T, HV]
   float* ones = nullptr;   // [T, HV]: beta where there is none
   float* a = nullptr;      // [T, HV, kChunk], then its inverse
@@ -28,20 +30,18 @@ Buffers LayOut(const ChunkGatedDeltaRuleParams& p, int64_t tokens, int64_t chunk
                size_t* bytes) {
   constexpr size_t kAlignment = 256;
   *bytes = 0;
-  const auto take = [&](int64_t elements, size_t element_bytes) {
-    void* taken = static_cast<unsigned char*>(workspace) + *bytes;
-    *bytes += (elements * element_bytes + kAlignment - 1) / kAlignment * kAlignment;
-    return taken;
-  };
   const auto floats = [&](int64_t elements) {
-    return static_cast<float*>(take(elements, sizeof(float)));
+    auto* taken = static_cast<unsigned char*>(workspace) + *bytes;
+    *bytes += (elements * sizeof(float) + kAlignment - 1) / kAlignment * kAlignment;
+    return reinterpret_cast<float*>(taken);
   };
   const int64_t key_width = int64_t{p.heads.key_heads} * p.heads.key_dim;
   const int64_t token_heads = tokens * p.heads.value_heads;
   Buffers b;
   if (p.qk_l2norm) {
-    b.q = take(tokens * key_width, SizeOf(p.io));
-    b.k = take(tokens * key_width, SizeOf(p.io));
+    b.q = floats(tokens * key_width);
+    b.k = floats(tokens * key_width);
+    if (p.io != DType::kFp32) b.v = floats(token_heads * p.heads.value_dim);
   }
   b.gamma = floats(token_heads);
   b.ones = floats(token_heads);
@@ -64,13 +64,31 @@ cudaError_t Fill(float* x, int64_t count, float value, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-cudaError_t Normalize(const ChunkGatedDeltaRuleParams& p, const void* x, int64_t stride, void* y,
+// to [T, width] = from [T, stride]
+template <typename T>
+__global__ void WidenKernel(const T* from, int64_t stride, float* to, int64_t width) {
+  const int64_t row = blockIdx.x;
+  for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
+    to[row * width + i] = ToFloat(from[row * stride + i]);
+  }
+}
+
+cudaError_t WidenValues(const ChunkGatedDeltaRuleParams& p, float* v, int64_t tokens,
+                        cudaStream_t stream) {
+  return WithType(p.io, [&](auto t) {
+    WidenKernel<<<static_cast<unsigned>(tokens), 256, 0, stream>>>(
+        static_cast<const decltype(t)*>(p.v), p.v_stride, v,
+        int64_t{p.heads.value_heads} * p.heads.value_dim);
+    return cudaGetLastError();
+  });
+}
+
+cudaError_t Normalize(const ChunkGatedDeltaRuleParams& p, const void* x, int64_t stride, float* y,
                       int64_t tokens, cudaStream_t stream) {
   return L2Norm({.tokens = tokens,
                  .heads = p.heads.key_heads,
                  .dim = p.heads.key_dim,
                  .x_type = p.io,
-                 .y_type = p.io,
                  .x = x,
                  .x_stride = stride,
                  .y = y,
@@ -79,7 +97,7 @@ cudaError_t Normalize(const ChunkGatedDeltaRuleParams& p, const void* x, int64_t
                 stream);
 }
 
-// gamma, q, k and beta, as the steps after take them; changes `p` to name them.
+// gamma, q, k, v and beta, as the steps after take them; changes `p` to name them.
 cudaError_t Prepare(ChunkGatedDeltaRuleParams& p, const Chunks& chunks, int64_t tokens,
                     const Buffers& b, cudaStream_t stream) {
   const int64_t token_heads = tokens * p.heads.value_heads;
@@ -94,6 +112,12 @@ cudaError_t Prepare(ChunkGatedDeltaRuleParams& p, const Chunks& chunks, int64_t 
   if (!p.qk_l2norm) return error;
   if (error == cudaSuccess) error = Normalize(p, p.q, p.q_stride, b.q, tokens, stream);
   if (error == cudaSuccess) error = Normalize(p, p.k, p.k_stride, b.k, tokens, stream);
+  if (error == cudaSuccess && b.v != nullptr) {
+    error = WidenValues(p, b.v, tokens, stream);
+    p.v = b.v;
+    p.v_stride = int64_t{p.heads.value_heads} * p.heads.value_dim;
+  }
+  p.io = DType::kFp32;
   p.q = b.q;
   p.k = b.k;
   p.q_stride = p.k_stride = int64_t{p.heads.key_heads} * p.heads.key_dim;

@@ -213,6 +213,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     for (uint64_t& full : shared.full) BarrierInit(SharedAddress(&full), 1);
     BarrierInitFence();
   }
+  __syncthreads();
   GridDependencyWait();
   GridDependencyLaunch();
   const int group = p.rule.heads.value_heads / p.rule.heads.key_heads;

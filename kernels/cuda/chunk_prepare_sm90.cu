@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/cuda/chunk_sm90.h"
 #include "kernels/cuda/chunk_tile.cuh"
@@ -151,7 +152,7 @@ __device__ __forceinline__ void MultiplyKeys(const LaneAddress& k, const float* 
   }
 }
 
-// A_ij = beta_i * (k_i · k_j) * exp(gamma_i - gamma_j) for i > j, else 0
+// A_ij = beta_i * (k_i · k_j) * exp(gamma_i - gamma_j) for i > j
 __device__ __forceinline__ void StoreLower(TileSum (&kk)[kBlocks], const float* gamma,
                                            const float* beta, float* lower) {
   const int warp = threadIdx.x / 32;
@@ -162,8 +163,8 @@ __device__ __forceinline__ void StoreLower(TileSum (&kk)[kBlocks], const float* 
       const float2 gamma_j = *reinterpret_cast<const float2*>(gamma + j);
       const float x = beta[i] * pair[0] * Exp2(gamma[i] - gamma_j.x);
       const float y = beta[i] * pair[1] * Exp2(gamma[i] - gamma_j.y);
-      *reinterpret_cast<float2*>(lower + i * kLowerStride + j) = {j < i ? x : 0.0f,
-                                                                  j + 1 < i ? y : 0.0f};
+      // What is not below the diagonal, and may not be finite, is never read.
+      *reinterpret_cast<float2*>(lower + i * kLowerStride + j) = {x, y};
     });
   }
 }

@@ -142,6 +142,16 @@ __device__ __forceinline__ uint4 LoadMatricesTransposed(uint32_t address) {
   return r;
 }
 
+// 16 bytes of shared memory.
+__device__ __forceinline__ float4 LoadSharedFloats(uint32_t address) {
+  float4 v;
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
+
 // 2^x to 2 ulp; what is below fp32's normal range becomes 0.
 __device__ __forceinline__ float Exp2(float x) {
   float y;

@@ -9,18 +9,20 @@ namespace gdn::cuda {
 // Floats from row to row: whole 16 bytes, and rows 0..3 lie 8 banks apart.
 inline constexpr int kLowerStride = 72;
 
-// (I + A)^-1 of a 32 x 32 diagonal block by one warp, in place; a lane takes column j.
+// (I + A)^-1 of a 16 x 16 diagonal block by one warp, in place; a lane of each half takes column j.
 //   M_ij = [i = j] - sum over l < i of A_il * M_lj
 // Only A's strict lower triangle is read; the inverse is written whole.
-__device__ __forceinline__ void InvertDiagonalBlock(float* a) {
-  const int j = threadIdx.x % 32;
-  float m[32];
+__device__ __forceinline__ void InvertDiagonalTile(float* a) {
+  const int lane = threadIdx.x % 32;
+  const int j = lane % kTileDim;
+  const uint32_t rows = SharedAddress(a);
+  float m[kTileDim];
 #pragma unroll
-  for (int i = 0; i < 32; ++i) {
+  for (int i = 0; i < kTileDim; ++i) {
     float sum[4] = {i == j ? 1.0f : 0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
     for (int l = 0; l < i; l += 4) {
-      const float4 row = *reinterpret_cast<const float4*>(a + i * kLowerStride + l);
+      const float4 row = LoadSharedFloats(rows + (i * kLowerStride + l) * sizeof(float));
       sum[0] = fmaf(-row.x, m[l], sum[0]);
       if (l + 1 < i) sum[1] = fmaf(-row.y, m[l + 1], sum[1]);
       if (l + 2 < i) sum[2] = fmaf(-row.z, m[l + 2], sum[2]);
@@ -30,7 +32,9 @@ __device__ __forceinline__ void InvertDiagonalBlock(float* a) {
   }
   __syncwarp();
 #pragma unroll
-  for (int i = 0; i < 32; ++i) a[i * kLowerStride + j] = m[i];
+  for (int i = 0; i < kTileDim; ++i) {
+    if (lane < kTileDim) a[i * kLowerStride + j] = m[i];
+  }
 }
 
 // A tile of fp32 as the sum of two of bf16: 16 bits of significand at fp32's range.
@@ -90,43 +94,68 @@ __device__ __forceinline__ void MultiplyAdd(TileSum& sum, const SplitLeft& a, co
   MultiplyAdd<__nv_bfloat16>(sum, a.high, b.high);
 }
 
-// In place, by 128 threads; ends with a barrier. With blocks of 32,
+// With blocks of kSize,
 //   [I + A11        ]^-1   [M11      ]
-//   [A21     I + A22]    = [-M22 A21 M11  M22]
-// and, so that each product's sums are the next one's operand, M21ᵀ = -(M11ᵀ A21ᵀ) M22ᵀ. A warp
-// takes 16 x 16 of it. What lies above the diagonal blocks is left alone.
-__device__ __forceinline__ void InvertUnitLower(float* a) {
-  constexpr int kHalf = 32;
-  float* a21 = a + kHalf * kLowerStride;
-  float* a22 = a21 + kHalf;
-  const int warp = threadIdx.x / 32;
-  if (warp < 2) InvertDiagonalBlock(warp == 0 ? a : a22);
-  __syncthreads();
-
-  const int j = warp % 2 * kTileDim;
-  const int i = warp / 2 * kTileDim;
-  TileSum product[2];  // rows j.., columns 0..31 of M11ᵀ A21ᵀ
+//   [A21     I + A22]    = [M21   M22],  M21ᵀ = -(M11ᵀ A21ᵀ) M22ᵀ
+// so that each product's sums are the next one's operand. `a` holds M11, A21 and M22; a warp takes
+// rows j.. and columns i.. of -M21ᵀ. Tiles above the diagonal of M11 and M22 are not read.
+template <int kSize>
+__device__ __forceinline__ TileSum MultiplyBlocks(const float* a, int i, int j) {
+  constexpr int kTiles = kSize / kTileDim;
+  const float* a21 = a + kSize * kLowerStride;
+  const float* a22 = a21 + kSize;
+  TileSum product[kTiles];
 #pragma unroll
-  for (int l = 0; l < kHalf; l += kTileDim) {
+  for (int l = 0; l < kSize; l += kTileDim) {
+    if (l < j) continue;
     const SplitLeft m11 = SplitLeftSum(LoadSumTransposed(a + l * kLowerStride + j));
-    MultiplyAdd(product[0], m11, SplitSum(LoadSum(a21 + l)));
-    MultiplyAdd(product[1], m11, SplitSum(LoadSum(a21 + kTileDim * kLowerStride + l)));
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+      MultiplyAdd(product[n], m11, SplitSum(LoadSum(a21 + n * kTileDim * kLowerStride + l)));
+    }
   }
   TileSum m21t;
 #pragma unroll
-  for (int l = 0; l < 2; ++l) {
-    MultiplyAdd(m21t, SplitLeftSum(product[l]),
-                SplitSum(LoadSum(a22 + i * kLowerStride + l * kTileDim)));
+  for (int n = 0; n < kTiles; ++n) {
+    if (n * kTileDim > i) continue;
+    MultiplyAdd(m21t, SplitLeftSum(product[n]),
+                SplitSum(LoadSum(a22 + i * kLowerStride + n * kTileDim)));
   }
-  __syncthreads();
+  return m21t;
+}
+
+// Writes M21 where `to` is its element (i, j).
+__device__ __forceinline__ void StoreNegatedTransposed(const TileSum& m21t, float* to) {
   const int lane = threadIdx.x % 32;
-  float* p = a21 + (i + lane % 4 * 2) * kLowerStride + j + lane / 4;
+  float* p = to + lane % 4 * 2 * kLowerStride + lane / 4;
 #pragma unroll
   for (int e = 0; e < 4; ++e) {
-    float* to = p + e % 2 * kLowerStride + e / 2 * 8;
-    to[0] = -m21t.left[e];
-    to[8 * kLowerStride] = -m21t.right[e];
+    float* q = p + e % 2 * kLowerStride + e / 2 * 8;
+    q[0] = -m21t.left[e];
+    q[8 * kLowerStride] = -m21t.right[e];
   }
+}
+
+// In place, by 128 threads; ends with a barrier. Nothing above the diagonal's tiles is read or
+// written.
+__device__ __forceinline__ void InvertUnitLower(float* a) {
+  constexpr int kHalf = 32;
+  const auto diagonal = [&](int row) { return a + row * (kLowerStride + 1); };
+  const int warp = threadIdx.x / 32;
+  InvertDiagonalTile(diagonal(warp * kTileDim));
+  __syncthreads();
+  if (warp < 2) {
+    float* half = diagonal(warp * kHalf);
+    const TileSum m21t = MultiplyBlocks<kTileDim>(half, 0, 0);
+    __syncwarp();
+    StoreNegatedTransposed(m21t, half + kTileDim * kLowerStride);
+  }
+  __syncthreads();
+  const int j = warp % 2 * kTileDim;
+  const int i = warp / 2 * kTileDim;
+  const TileSum m21t = MultiplyBlocks<kHalf>(a, i, j);
+  __syncthreads();
+  StoreNegatedTransposed(m21t, a + (kHalf + i) * kLowerStride + j);
   __syncthreads();
 }
 

@@ -1,0 +1,125 @@
+// The chunked delta rule in the shape that real layers have, K = V = 128 and 16-bit q, k and v, for
+// which there are kernels of their own.
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "tests/testing/cases.h"
+#include "tests/testing/compare.h"
+#include "tests/testing/implementation.h"
+
+namespace gdn::test {
+namespace {
+
+struct Types {
+  DType io;
+  DType o;
+  DType state;
+};
+
+class Chunk128 : public OpTest {
+ protected:
+  // Rows about the edges of chunks, two of them PAD, one of a single chunk without a state before
+  // and one without tokens, against the recurrent oracle.
+  static void Check(const Implementation& impl, const Types& types, int key_heads, int group,
+                    bool qk_l2norm) {
+    SCOPED_TRACE(::testing::Message() << "H " << key_heads << ", R " << group);
+    DeltaInputs in(40 + group,
+                   {{1, 64, 130, 0, 63, 65, 200}, {key_heads, key_heads * group, 128, 128}},
+                   types.io);
+    in.rows.set_initial_state(true);
+    in.rows.set_initial_state(4, false);
+    in.rows.slot(1) = -1;
+    in.rows.slot(5) = -7;
+    Tensor pool = in.Pool(5, types.state);
+    const int64_t slot = in.rows.view().slot(4) * in.state_size();
+    for (int64_t i = 0; i < in.state_size(); ++i) {
+      pool.set(slot + i, std::numeric_limits<float>::quiet_NaN());
+    }
+    Tensor truth_pool(DType::kFp32, pool.size());
+    for (int64_t i = 0; i < pool.size(); ++i) truth_pool.set(i, pool[i]);
+    Tensor truth(DType::kFp32, in.rows.tokens() * in.value_stride());
+    oracle::FusedRecurrentGatedDeltaRule(
+        in.Bind<FusedRecurrentGatedDeltaRuleParams>(&truth_pool, &truth, qk_l2norm));
+
+    Tensor o(types.o, truth.size(), 99.0f);
+    impl.chunk(in.Bind<ChunkGatedDeltaRuleParams>(&pool, &o, qk_l2norm));
+    const Tolerance t = Within(types.io == DType::kFp16 ? 5e-3 : 2e-2);
+    EXPECT_TRUE(Close(o, truth, in.output_shape(), t));
+    EXPECT_TRUE(
+        Close(pool, truth_pool, in.pool_shape(), types.state == DType::kBf16 ? Within(2e-2) : t));
+    for (const int64_t row : {1, 5}) {
+      const auto width = in.value_stride();
+      for (const float x : o.floats(in.rows.begin(row) * width, in.rows.length(row) * width)) {
+        ASSERT_EQ(x, 0.0f) << "PAD row " << row;
+      }
+    }
+  }
+};
+GDN_ON_EVERY_IMPLEMENTATION(Chunk128);
+
+constexpr Types kBf16 = {DType::kBf16, DType::kBf16, DType::kFp32};
+
+TEST_P(Chunk128, EveryRatioOfHeads) {
+  for (const int group : {1, 2, 3, 4, 5, 8}) Check(*GetParam(), kBf16, 1, group, true);
+  Check(*GetParam(), kBf16, 3, 2, true);
+}
+
+TEST_P(Chunk128, EveryType) {
+  for (const DType io : {DType::kBf16, DType::kFp16}) {
+    for (const DType o : {io, DType::kFp32}) {
+      for (const DType state : {DType::kFp32, DType::kBf16}) {
+        Check(*GetParam(), {io, o, state}, 1, 2, true);
+      }
+    }
+  }
+}
+
+TEST_P(Chunk128, KeysAsTheyCome) {
+  Check(*GetParam(), kBf16, 1, 3, false);
+  Check(*GetParam(), {DType::kFp16, DType::kFp16, DType::kFp32}, 1, 2, false);
+}
+
+// Normalised keys have their length from eps and from fp32's range alone.
+TEST_P(Chunk128, KeysAndQueriesOfAnyLength) {
+  DeltaInputs in(50, {{70}, {1, 2, 128, 128}}, DType::kBf16);
+  for (int64_t t = 0; t < in.rows.tokens(); ++t) {
+    constexpr float kLengths[] = {0.0f, 1e-6f, 1e-3f, 1.0f, 1e4f, 1e15f};
+    for (int64_t i = 0; i < in.key_stride(); ++i) {
+      in.k.set(t * in.key_stride() + i, in.k[t * in.key_stride() + i] * kLengths[t % 6]);
+      in.q.set(t * in.key_stride() + i, in.q[t * in.key_stride() + i] * kLengths[(t + 1) % 6]);
+    }
+  }
+  Tensor truth_pool = in.Pool(5, DType::kFp32);
+  Tensor pool = truth_pool;
+  Tensor truth(DType::kFp32, in.rows.tokens() * in.value_stride());
+  Tensor o(DType::kBf16, truth.size());
+  in.rows.set_initial_state(true);
+  oracle::FusedRecurrentGatedDeltaRule(
+      in.Bind<FusedRecurrentGatedDeltaRuleParams>(&truth_pool, &truth, true));
+  GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(&pool, &o, true));
+  EXPECT_TRUE(Close(o, truth, in.output_shape(), Within(2e-2)));
+  EXPECT_TRUE(Close(pool, truth_pool, in.pool_shape(), Within(2e-2)));
+}
+
+// Keys that are the same in every token make the inverse as large as normalised ones can.
+TEST_P(Chunk128, RepeatedKeysWithoutDecay) {
+  DeltaInputs in(51, {{129}, {1, 2, 128, 128}}, DType::kBf16);
+  for (int64_t t = 1; t < in.rows.tokens(); ++t) {
+    for (int64_t i = 0; i < in.key_stride(); ++i) in.k.set(t * in.key_stride() + i, in.k[i]);
+  }
+  in.g = Tensor(DType::kFp32, in.g.size(), 0.0f);
+  Tensor truth_pool = in.Pool(5, DType::kFp32);
+  Tensor pool = truth_pool;
+  Tensor truth(DType::kFp32, in.rows.tokens() * in.value_stride());
+  Tensor o(DType::kBf16, truth.size());
+  in.rows.set_initial_state(true);
+  oracle::FusedRecurrentGatedDeltaRule(
+      in.Bind<FusedRecurrentGatedDeltaRuleParams>(&truth_pool, &truth, true));
+  GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(&pool, &o, true));
+  EXPECT_TRUE(Close(o, truth, in.output_shape(), Within(2e-2)));
+  EXPECT_TRUE(Close(pool, truth_pool, in.pool_shape(), Within(2e-2)));
+}
+
+}  // namespace
+}  // namespace gdn::test
