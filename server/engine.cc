@@ -10,13 +10,6 @@
 namespace gdn {
 namespace {
 
-Fault FaultOf(v1::ErrorReason reason, std::string message) {
-  Fault fault;
-  fault.reason = reason;
-  fault.message = std::move(message);
-  return fault;
-}
-
 Fault DeviceLost() { return FaultOf(v1::ERROR_REASON_DEVICE_ERROR, "the device is lost"); }
 
 // Says of a fault of rows which row gave its reason, and how many others there are.
@@ -55,7 +48,7 @@ void Engine::Submit(const std::shared_ptr<gdn::Step>& step, absl::Time now) {
     case Mailbox::Result::kFull:
       return Refuse(*step, FaultOf(v1::ERROR_REASON_QUEUE_FULL, "too many steps are waiting"));
     case Mailbox::Result::kClosed:
-      return Refuse(*step, FaultOf(v1::ERROR_REASON_DRAINING, "the server is shutting down"));
+      return Refuse(*step, Draining());
   }
 }
 
@@ -78,7 +71,7 @@ void Engine::Close(absl::Time now) {
     if (waiting.step == nullptr) {
       waiting.call.run(now);
     } else {
-      Answer(*waiting.step, FaultOf(v1::ERROR_REASON_DRAINING, "the server is shutting down"), {});
+      Answer(*waiting.step, Draining(), {});
     }
   }
   queue_.clear();

@@ -1,5 +1,7 @@
 #include "server/fault.h"
 
+#include <utility>
+
 namespace gdn {
 
 void Fault::AddRow(v1::ErrorReason why, uint32_t row, uint64_t position) {
@@ -8,5 +10,14 @@ void Fault::AddRow(v1::ErrorReason why, uint32_t row, uint64_t position) {
   faults.rows.push_back(row);
   if (why == v1::ERROR_REASON_POSITION_MISMATCH) faults.positions.push_back(position);
 }
+
+Fault FaultOf(v1::ErrorReason reason, std::string message) {
+  Fault fault;
+  fault.reason = reason;
+  fault.message = std::move(message);
+  return fault;
+}
+
+Fault Draining() { return FaultOf(v1::ERROR_REASON_DRAINING, "the server is shutting down"); }
 
 }  // namespace gdn

@@ -28,4 +28,10 @@ struct Fault {
   bool ok() const { return reason == v1::ERROR_REASON_UNSPECIFIED; }
 };
 
+// A fault of a whole call.
+Fault FaultOf(v1::ErrorReason reason, std::string message);
+
+// What is refused while the server shuts down.
+Fault Draining();
+
 }  // namespace gdn

@@ -13,6 +13,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "server/backends.h"
+#include "server/checkpoint/weights.h"
 #include "server/config.h"
 #include "server/engine.h"
 #include "server/engine_thread.h"
@@ -20,7 +21,6 @@
 #include "server/log.h"
 #include "server/model_facts.h"
 #include "server/transport.h"
-#include "server/weights.h"
 
 namespace gdn {
 namespace {
@@ -40,7 +40,16 @@ uint64_t Random64() {
   return (uint64_t{device()} << 32) | device();
 }
 
-absl::Status LoadLayers(Checkpoint* checkpoint, DType io, Backend* backend) {
+// Whether a signal that ends the server waits to be taken.
+bool EndIsDue(const sigset_t& signals) {
+  sigset_t pending;
+  sigpending(&pending);
+  sigandset(&pending, &pending, &signals);
+  return sigisemptyset(&pending) == 0;
+}
+
+absl::Status LoadLayers(Checkpoint* checkpoint, DType io, const sigset_t& signals,
+                        Backend* backend) {
   const size_t count = checkpoint->info().layers.size();
   absl::Time last = absl::Now();
   for (size_t i = 0; i < count; ++i) {
@@ -48,6 +57,7 @@ absl::Status LoadLayers(Checkpoint* checkpoint, DType io, Backend* backend) {
     if (!weights.ok()) return weights.status();
     absl::Status loaded = backend->LoadLayer(static_cast<int>(i), *weights);
     if (!loaded.ok()) return loaded;
+    if (EndIsDue(signals)) return absl::CancelledError("ended while loading");
     if (absl::Now() - last < absl::Seconds(1)) continue;
     last = absl::Now();
     Log(LogLevel::kInfo, "loading", {{"layers_loaded", i + 1}, {"layers", count}});
@@ -70,7 +80,7 @@ absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) 
 
   auto backend = MakeBackend(config.backend(), *shape, config.threads());
   if (!backend.ok()) return backend.status();
-  absl::Status loaded = LoadLayers(checkpoint->get(), shape->io, backend->get());
+  absl::Status loaded = LoadLayers(checkpoint->get(), shape->io, signals, backend->get());
   if (!loaded.ok()) return loaded;
   checkpoint->reset();
 
@@ -118,6 +128,10 @@ int Main(const std::vector<std::string>& args) {
   Log(LogLevel::kInfo, "configuration", {{"flags", AsFlags(*config)}});
   const absl::Status served = Serve(*config, signals);
   if (served.ok()) return 0;
+  if (absl::IsCancelled(served)) {
+    Log(LogLevel::kInfo, "stopped", {{"why", served.message()}});
+    return 0;
+  }
   std::fprintf(stderr, "gdn-server: %s\n", std::string(served.message()).c_str());
   return 1;
 }

@@ -4,9 +4,9 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "server/checkpoint/weights.h"
 #include "server/config.h"
 #include "server/hosted.h"
-#include "server/weights.h"
 
 namespace gdn {
 

@@ -16,13 +16,6 @@ namespace {
 
 constexpr int32_t kLargestPage = 1000;
 
-Fault FaultOf(v1::ErrorReason reason, std::string message) {
-  Fault fault;
-  fault.reason = reason;
-  fault.message = std::move(message);
-  return fault;
-}
-
 template <typename Ids>
 Fault ValidateIds(const Ids& ids) {
   for (const std::string& id : ids) {
@@ -71,7 +64,11 @@ std::optional<int32_t> PageStart(absl::string_view token, const SequenceRules& r
 
 }  // namespace
 
-Fault Validate(const v1::ReleaseSequencesRequest& request) {
+Fault Validate(const v1::GetSequenceRequest& /*request*/, const SequenceRules& /*rules*/) {
+  return {};
+}
+
+Fault Validate(const v1::ReleaseSequencesRequest& request, const SequenceRules& /*rules*/) {
   if (request.epochs_size() != 0 && request.epochs_size() != request.request_ids_size()) {
     return FaultOf(v1::ERROR_REASON_MALFORMED_ID,
                    absl::StrCat("epochs has ", request.epochs_size(), " entries for ",
@@ -96,8 +93,33 @@ Fault Validate(const v1::ListSequencesRequest& request, const SequenceRules& rul
   return FaultOf(v1::ERROR_REASON_MALFORMED_ID, "page_token is not one of this server's");
 }
 
-Fault Get(const v1::GetSequenceRequest& request, Engine* engine,
-          v1::GetSequenceResponse* response) {
+Call PlaceOf(const v1::GetSequenceRequest& request) {
+  Call call;
+  call.request_ids = {request.request_id()};
+  return call;
+}
+
+Call PlaceOf(const v1::ListSequencesRequest& /*request*/) {
+  Call call;
+  call.waits_for_all = true;
+  return call;
+}
+
+Call PlaceOf(const v1::ReleaseSequencesRequest& request) {
+  Call call;
+  call.request_ids = {request.request_ids().begin(), request.request_ids().end()};
+  call.holds_up = true;
+  return call;
+}
+
+Call PlaceOf(const v1::RenewSequencesRequest& request) {
+  Call call;
+  call.request_ids = {request.request_ids().begin(), request.request_ids().end()};
+  return call;
+}
+
+Fault Execute(const v1::GetSequenceRequest& request, const SequenceRules& /*rules*/, Engine* engine,
+              absl::Time /*now*/, v1::GetSequenceResponse* response) {
   const SlotTable& table = engine->table();
   const std::optional<int32_t> slot = table.Find(request.request_id());
   if (!slot) {
@@ -109,8 +131,8 @@ Fault Get(const v1::GetSequenceRequest& request, Engine* engine,
   return {};
 }
 
-Fault List(const v1::ListSequencesRequest& request, const SequenceRules& rules, Engine* engine,
-           v1::ListSequencesResponse* response) {
+Fault Execute(const v1::ListSequencesRequest& request, const SequenceRules& rules, Engine* engine,
+              absl::Time /*now*/, v1::ListSequencesResponse* response) {
   const SlotTable& table = engine->table();
   const bool sized = request.page_size() > 0 && request.page_size() <= kLargestPage;
   const int32_t size = sized ? request.page_size() : kLargestPage;
@@ -125,7 +147,8 @@ Fault List(const v1::ListSequencesRequest& request, const SequenceRules& rules, 
   return {};
 }
 
-Fault Release(const v1::ReleaseSequencesRequest& request, Engine* engine) {
+Fault Execute(const v1::ReleaseSequencesRequest& request, const SequenceRules& /*rules*/,
+              Engine* engine, absl::Time /*now*/, v1::ReleaseSequencesResponse* /*response*/) {
   for (int i = 0; i < request.request_ids_size(); ++i) {
     const std::optional<int32_t> slot = engine->table().Find(request.request_ids(i));
     const uint64_t epoch = request.epochs_size() == 0 ? 0 : request.epochs(i);
@@ -134,8 +157,8 @@ Fault Release(const v1::ReleaseSequencesRequest& request, Engine* engine) {
   return {};
 }
 
-Fault Renew(const v1::RenewSequencesRequest& request, const SequenceRules& rules, Engine* engine,
-            absl::Time now, v1::RenewSequencesResponse* response) {
+Fault Execute(const v1::RenewSequencesRequest& request, const SequenceRules& rules, Engine* engine,
+              absl::Time now, v1::RenewSequencesResponse* response) {
   SlotTable& table = engine->table();
   const absl::Duration ttl = request.has_ttl() ? FromProto(request.ttl()) : rules.step_ttl;
   response->set_instance_id(rules.instance_id);

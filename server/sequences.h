@@ -1,5 +1,5 @@
-// The calls of gdn.v1.SequenceService on the slot table. Each runs on the engine's thread and
-// either fills its response or returns why not.
+// The calls of gdn.v1.SequenceService on the slot table: one set of functions, overloaded by the
+// request.
 #pragma once
 
 #include <string>
@@ -18,15 +18,25 @@ struct SequenceRules {
 };
 
 // What can be refused without looking at the table.
-Fault Validate(const v1::ReleaseSequencesRequest& request);
-Fault Validate(const v1::RenewSequencesRequest& request, const SequenceRules& rules);
+Fault Validate(const v1::GetSequenceRequest& request, const SequenceRules& rules);
 Fault Validate(const v1::ListSequencesRequest& request, const SequenceRules& rules);
+Fault Validate(const v1::ReleaseSequencesRequest& request, const SequenceRules& rules);
+Fault Validate(const v1::RenewSequencesRequest& request, const SequenceRules& rules);
 
-Fault Get(const v1::GetSequenceRequest& request, Engine* engine, v1::GetSequenceResponse* response);
-Fault List(const v1::ListSequencesRequest& request, const SequenceRules& rules, Engine* engine,
-           v1::ListSequencesResponse* response);
-Fault Release(const v1::ReleaseSequencesRequest& request, Engine* engine);
-Fault Renew(const v1::RenewSequencesRequest& request, const SequenceRules& rules, Engine* engine,
-            absl::Time now, v1::RenewSequencesResponse* response);
+// Where the call stands in the engine's queue: all of a Call but what it runs.
+Call PlaceOf(const v1::GetSequenceRequest& request);
+Call PlaceOf(const v1::ListSequencesRequest& request);
+Call PlaceOf(const v1::ReleaseSequencesRequest& request);
+Call PlaceOf(const v1::RenewSequencesRequest& request);
+
+// Runs a call that passed Validate, on the engine's thread: fills the response or returns why not.
+Fault Execute(const v1::GetSequenceRequest& request, const SequenceRules& rules, Engine* engine,
+              absl::Time now, v1::GetSequenceResponse* response);
+Fault Execute(const v1::ListSequencesRequest& request, const SequenceRules& rules, Engine* engine,
+              absl::Time now, v1::ListSequencesResponse* response);
+Fault Execute(const v1::ReleaseSequencesRequest& request, const SequenceRules& rules,
+              Engine* engine, absl::Time now, v1::ReleaseSequencesResponse* response);
+Fault Execute(const v1::RenewSequencesRequest& request, const SequenceRules& rules, Engine* engine,
+              absl::Time now, v1::RenewSequencesResponse* response);
 
 }  // namespace gdn

@@ -14,18 +14,13 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
 }
 
 Fault NotReady() {
-  Fault fault;
-  fault.reason = v1::ERROR_REASON_NOT_READY;
-  fault.message = "the server is still loading";
+  Fault fault = FaultOf(v1::ERROR_REASON_NOT_READY, "the server is still loading");
   fault.retry_delay = absl::Seconds(1);
   return fault;
 }
 
 Fault MalformedMessage() {
-  Fault fault;
-  fault.reason = v1::ERROR_REASON_MALFORMED_MESSAGE;
-  fault.message = "the message does not parse";
-  return fault;
+  return FaultOf(v1::ERROR_REASON_MALFORMED_MESSAGE, "the message does not parse");
 }
 
 Fault MakeStep(const Hosted& hosted, StepKind kind, StepRequest request,

@@ -8,16 +8,6 @@
 #include "server/step_call.h"
 
 namespace gdn {
-namespace {
-
-Fault NoStep() {
-  Fault fault;
-  fault.reason = v1::ERROR_REASON_MALFORMED_BATCH;
-  fault.message = "a message of the stream has no step";
-  return fault;
-}
-
-}  // namespace
 
 // Every change under the lock, and whatever it makes possible: the next read, or the end.
 template <typename Change>
@@ -60,7 +50,9 @@ void StepStream::Handle() {
   if (bytes == nullptr || !ParseStreamRequest(bytes->pieces, &message)) {
     return End(MalformedMessage());
   }
-  if (!message.has_step) return End(NoStep());
+  if (!message.has_step) {
+    return End(FaultOf(v1::ERROR_REASON_MALFORMED_BATCH, "a message of the stream has no step"));
+  }
 
   std::shared_ptr<Step> step;
   const uint64_t tag = message.tag;

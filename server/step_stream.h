@@ -32,7 +32,6 @@ class StepStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBu
 
   // The message that was read: starts its step, answers it, or ends the stream.
   void Handle();
-  void Start(const Hosted& hosted, StreamStep message, std::shared_ptr<void> bytes);
   void Answered(uint64_t tag, const std::shared_ptr<Step>& step, const Fault& fault,
                 const StepAnswer& answer);
   void End(const Fault& fault);

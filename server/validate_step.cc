@@ -16,23 +16,16 @@ namespace {
 
 constexpr size_t kMaxIdSize = 128;
 
-Fault Refuse(v1::ErrorReason reason, std::string message) {
-  Fault fault;
-  fault.reason = reason;
-  fault.message = std::move(message);
-  return fault;
-}
-
 Fault Malformed(std::string message) {
-  return Refuse(v1::ERROR_REASON_MALFORMED_BATCH, std::move(message));
+  return FaultOf(v1::ERROR_REASON_MALFORMED_BATCH, std::move(message));
 }
 
 Fault Unsupported(std::string message) {
-  return Refuse(v1::ERROR_REASON_UNSUPPORTED, std::move(message));
+  return FaultOf(v1::ERROR_REASON_UNSUPPORTED, std::move(message));
 }
 
 Fault TooLarge(std::string message) {
-  return Refuse(v1::ERROR_REASON_BATCH_TOO_LARGE, std::move(message));
+  return FaultOf(v1::ERROR_REASON_BATCH_TOO_LARGE, std::move(message));
 }
 
 Fault CheckLength(const char* array, size_t length, size_t rows) {
@@ -139,8 +132,8 @@ Fault CheckTokens(const StepRequest& r, StepKind kind, const StepLimits& limits)
 Fault CheckInput(const StepRequest& r, const StepLimits& limits) {
   if (r.synthetic_seed != 0) {
     if (limits.allow_synthetic_input) return {};
-    return Refuse(v1::ERROR_REASON_SYNTHETIC_INPUT_DISABLED,
-                  "The server was started without --allow_synthetic_input.");
+    return FaultOf(v1::ERROR_REASON_SYNTHETIC_INPUT_DISABLED,
+                   "The server was started without --allow_synthetic_input.");
   }
   // No overflow: CheckTokens bounds the tokens.
   const uint64_t tokens = r.total_tokens();
@@ -148,7 +141,7 @@ Fault CheckInput(const StepRequest& r, const StepLimits& limits) {
       tokens * InputRowBytes(limits.geometry, *ToLayout(r.input_layout), limits.io);
   const uint64_t actual = r.input_bytes();
   if (actual == expected) return {};
-  Fault fault = Refuse(
+  Fault fault = FaultOf(
       v1::ERROR_REASON_INPUT_SIZE_MISMATCH,
       absl::StrCat("`input` has ", actual, " bytes; ", tokens, " tokens take ", expected, "."));
   fault.metadata = {{"expected_bytes", absl::StrCat(expected)},

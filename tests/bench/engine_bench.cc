@@ -11,6 +11,7 @@
 
 #include "absl/time/clock.h"
 #include "server/engine.h"
+#include "tests/bench/null_model.h"
 #include "tests/testing/null_backend.h"
 
 namespace gdn {
@@ -18,6 +19,8 @@ namespace {
 
 constexpr int kSequences = 1000;
 constexpr int kSteps = 20000;
+
+const BackendShape kShape = NullShape(/*slots=*/1024);
 
 using Clock = std::chrono::steady_clock;
 
@@ -38,21 +41,6 @@ class TimedBackend : public NullBackend {
   Clock::duration spent{};
 };
 
-BackendShape Shape() {
-  BackendShape shape;
-  shape.geometry.hidden_size = 2048;
-  shape.geometry.key_heads = 16;
-  shape.geometry.value_heads = 32;
-  shape.geometry.key_dim = shape.geometry.value_dim = 128;
-  shape.io = DType::kBf16;
-  shape.layers = 1;
-  shape.slots = 1024;
-  shape.max_rows = 256;
-  shape.max_tokens = 8192;
-  shape.max_decode_tokens = 1;
-  return shape;
-}
-
 struct Sequences {
   std::vector<int32_t> slots;
   std::vector<uint64_t> epochs;
@@ -61,7 +49,7 @@ struct Sequences {
 
 class Bench {
  public:
-  Bench() : backend_(Shape()), engine_(Options(), &backend_) {}
+  Bench() : backend_(kShape), engine_(NullOptions(kShape), &backend_) {}
 
   void Begin() {
     for (int i = 0; i < kSequences; ++i) {
@@ -96,17 +84,6 @@ class Bench {
   }
 
  private:
-  static EngineOptions Options() {
-    EngineOptions options;
-    options.layers = {0};
-    options.shape = Shape();
-    options.max_queue_steps = 1024;
-    options.max_queue_bytes = size_t{1} << 30;
-    options.step_ttl = absl::Minutes(10);
-    options.prefill_max_wait = absl::Seconds(1);
-    return options;
-  }
-
   std::shared_ptr<Step> NewStep() {
     auto step = std::make_shared<Step>();
     step->request.step_id = ++step_id_;

@@ -20,34 +20,22 @@
 #include "server/grpc_server.h"
 #include "server/message.h"
 #include "server/transport.h"
+#include "tests/bench/null_model.h"
 #include "tests/testing/null_backend.h"
 
 namespace gdn {
 namespace {
 
 constexpr int kRows = 128;
-constexpr int kHidden = 2048;
 constexpr int kWarmUp = 200;
 constexpr int kCalls = 3000;
+
+const BackendShape kShape = NullShape(/*slots=*/kRows);
+const size_t kTensorBytes = size_t{kRows} * static_cast<size_t>(kShape.geometry.hidden_size) * 2;
 
 using Clock = std::chrono::steady_clock;
 using RawDecode = v1::GdnService::WithRawCallbackMethod_Decode<v1::GdnService::Service>;
 using ProtobufDecode = v1::GdnService::WithCallbackMethod_Decode<v1::GdnService::Service>;
-
-BackendShape Shape() {
-  BackendShape shape;
-  shape.geometry.hidden_size = kHidden;
-  shape.geometry.key_heads = 16;
-  shape.geometry.value_heads = 32;
-  shape.geometry.key_dim = shape.geometry.value_dim = 128;
-  shape.io = DType::kBf16;
-  shape.layers = 1;
-  shape.slots = kRows;
-  shape.max_rows = 256;
-  shape.max_tokens = 8192;
-  shape.max_decode_tokens = 1;
-  return shape;
-}
 
 // Sends back what came.
 class BareEcho : public RawDecode {
@@ -77,14 +65,14 @@ class ProtobufEcho : public ProtobufDecode {
 class NullServer {
  public:
   explicit NullServer(const std::string& address)
-      : backend_(Shape()), engine_(Options(), &backend_) {
-    hosted_.limits.geometry = Shape().geometry;
+      : backend_(kShape), engine_(NullOptions(kShape), &backend_) {
+    hosted_.limits.geometry = kShape.geometry;
     hosted_.limits.layers = {0};
     hosted_.limits.projections = true;
-    hosted_.limits.slots = kRows;
-    hosted_.limits.max_rows = 256;
-    hosted_.limits.max_tokens = 8192;
-    hosted_.limits.max_decode_tokens = 1;
+    hosted_.limits.slots = static_cast<uint32_t>(kShape.slots);
+    hosted_.limits.max_rows = static_cast<uint32_t>(kShape.max_rows);
+    hosted_.limits.max_tokens = static_cast<uint64_t>(kShape.max_tokens);
+    hosted_.limits.max_decode_tokens = static_cast<uint32_t>(kShape.max_decode_tokens);
     hosted_.engine = &engine_;
     readiness_.hosted = &hosted_;
     thread_ = std::make_unique<EngineThread>(&engine_);
@@ -96,17 +84,6 @@ class NullServer {
   }
 
  private:
-  static EngineOptions Options() {
-    EngineOptions options;
-    options.layers = {0};
-    options.shape = Shape();
-    options.max_queue_steps = 1024;
-    options.max_queue_bytes = size_t{1} << 30;
-    options.step_ttl = absl::Minutes(10);
-    options.prefill_max_wait = absl::Seconds(1);
-    return options;
-  }
-
   NullBackend backend_;
   Engine engine_;
   Hosted hosted_;
@@ -197,7 +174,7 @@ v1::DecodeRequest FastRequest(const v1::DecodeResponse& first) {
   request.mutable_batch()->set_data_type(v1::DATA_TYPE_BF16);
   request.mutable_batch()->mutable_slots()->CopyFrom(first.slots());
   request.mutable_batch()->mutable_epochs()->CopyFrom(first.epochs());
-  request.set_input(std::string(size_t{kRows} * kHidden * 2, '\0'));
+  request.set_input(std::string(kTensorBytes, '\0'));
   return request;
 }
 
@@ -257,8 +234,8 @@ int Main() {
     proto.push_back(times[3]);
   }
   const double base = Percentile(&echo, 0.5);
-  std::printf("wire_bench: Decode of %d rows, %d KiB each way, Unix socket, %d calls each, us\n",
-              kRows, kRows * kHidden * 2 / 1024, kCalls);
+  std::printf("wire_bench: Decode of %d rows, %zu KiB each way, Unix socket, %d calls each, us\n",
+              kRows, kTensorBytes / 1024, kCalls);
   std::printf("%-44s %9s %9s %9s %9s\n", "", "p50", "p90", "p99", "p50/echo");
   Print("bare echo, tuned", &echo, base);
   Print("service, null backend", &service, base);

@@ -76,7 +76,7 @@ def test_the_configuration_says_other_sizes(start, model):
 
 def test_value_heads_are_no_multiple(start, model):
     edit_config(model, linear_num_value_heads=3)
-    refused(start, model, "value_heads")
+    refused(start, model, "config.json: linear_num_value_heads: ")
 
 
 @pytest.mark.parametrize("key", ["hidden_size", "linear_num_key_heads", "linear_key_head_dim"])

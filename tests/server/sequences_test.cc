@@ -19,7 +19,7 @@ class SequencesTest : public EngineHarness {
     request.set_page_token(token);
     EXPECT_TRUE(Validate(request, rules_).ok());
     v1::ListSequencesResponse response;
-    EXPECT_TRUE(List(request, rules_, engine_.get(), &response).ok());
+    EXPECT_TRUE(Execute(request, rules_, engine_.get(), now_, &response).ok());
     return response;
   }
   v1::RenewSequencesResponse RenewIds(const std::vector<std::string>& ids, int seconds = -1) {
@@ -28,15 +28,16 @@ class SequencesTest : public EngineHarness {
     if (seconds >= 0) request.mutable_ttl()->set_seconds(seconds);
     EXPECT_TRUE(Validate(request, rules_).ok());
     v1::RenewSequencesResponse response;
-    EXPECT_TRUE(Renew(request, rules_, engine_.get(), now_, &response).ok());
+    EXPECT_TRUE(Execute(request, rules_, engine_.get(), now_, &response).ok());
     return response;
   }
   void ReleaseOne(const std::string& id, std::vector<uint64_t> epochs = {}) {
     v1::ReleaseSequencesRequest request;
     request.add_request_ids(id);
     for (const uint64_t epoch : epochs) request.add_epochs(epoch);
-    EXPECT_TRUE(Validate(request).ok());
-    EXPECT_TRUE(Release(request, engine_.get()).ok());
+    EXPECT_TRUE(Validate(request, rules_).ok());
+    v1::ReleaseSequencesResponse response;
+    EXPECT_TRUE(Execute(request, rules_, engine_.get(), now_, &response).ok());
   }
 
   const SequenceRules rules_ = {"instance", kTtl, absl::Hours(1)};
@@ -51,7 +52,7 @@ TEST_F(SequencesTest, GetShowsASequence) {
   v1::GetSequenceRequest get;
   get.set_request_id("a");
   v1::GetSequenceResponse response;
-  ASSERT_TRUE(Get(get, engine_.get(), &response).ok());
+  ASSERT_TRUE(Execute(get, rules_, engine_.get(), now_, &response).ok());
   const v1::Sequence& sequence = response.sequence();
   EXPECT_EQ(sequence.request_id(), "a");
   EXPECT_EQ(sequence.slot(), SlotOf("a"));
@@ -68,7 +69,7 @@ TEST_F(SequencesTest, GetShowsAPoisonedSequence) {
   v1::GetSequenceRequest get;
   get.set_request_id("a");
   v1::GetSequenceResponse response;
-  ASSERT_TRUE(Get(get, engine_.get(), &response).ok());
+  ASSERT_TRUE(Execute(get, rules_, engine_.get(), now_, &response).ok());
   EXPECT_EQ(response.sequence().state(), v1::SEQUENCE_STATE_POISONED);
 }
 
@@ -79,9 +80,11 @@ TEST_F(SequencesTest, GetTellsGoneFromExpired) {
   v1::GetSequenceRequest get;
   v1::GetSequenceResponse response;
   get.set_request_id("a");
-  EXPECT_EQ(Get(get, engine_.get(), &response).reason, v1::ERROR_REASON_SEQUENCE_EXPIRED);
+  EXPECT_EQ(Execute(get, rules_, engine_.get(), now_, &response).reason,
+            v1::ERROR_REASON_SEQUENCE_EXPIRED);
   get.set_request_id("b");
-  EXPECT_EQ(Get(get, engine_.get(), &response).reason, v1::ERROR_REASON_SEQUENCE_NOT_FOUND);
+  EXPECT_EQ(Execute(get, rules_, engine_.get(), now_, &response).reason,
+            v1::ERROR_REASON_SEQUENCE_NOT_FOUND);
 }
 
 TEST_F(SequencesTest, ListGoesBySlotInPages) {
@@ -127,16 +130,16 @@ TEST_F(SequencesTest, ReleaseRefusesBadIdsBeforeItReleasesAny) {
   v1::ReleaseSequencesRequest request;
   request.add_request_ids("a");
   request.add_request_ids("a b");
-  EXPECT_EQ(Validate(request).reason, v1::ERROR_REASON_MALFORMED_ID);
+  EXPECT_EQ(Validate(request, rules_).reason, v1::ERROR_REASON_MALFORMED_ID);
   request.set_request_ids(1, "");
-  EXPECT_EQ(Validate(request).reason, v1::ERROR_REASON_MALFORMED_ID);
+  EXPECT_EQ(Validate(request, rules_).reason, v1::ERROR_REASON_MALFORMED_ID);
   request.set_request_ids(1, "b");
-  EXPECT_TRUE(Validate(request).ok());
+  EXPECT_TRUE(Validate(request, rules_).ok());
   request.add_epochs(1);
-  EXPECT_EQ(Validate(request).reason, v1::ERROR_REASON_MALFORMED_ID);
+  EXPECT_EQ(Validate(request, rules_).reason, v1::ERROR_REASON_MALFORMED_ID);
   request.clear_epochs();
   request.add_checkpoint_ids("?");
-  EXPECT_EQ(Validate(request).reason, v1::ERROR_REASON_MALFORMED_ID);
+  EXPECT_EQ(Validate(request, rules_).reason, v1::ERROR_REASON_MALFORMED_ID);
 }
 
 TEST_F(SequencesTest, RenewLengthensAndNeverShortens) {

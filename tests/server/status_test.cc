@@ -14,12 +14,7 @@ using ::testing::ElementsAre;
 using ::testing::Pair;
 using ::testing::UnorderedElementsAre;
 
-Fault MakeFault(v1::ErrorReason reason) {
-  Fault fault;
-  fault.reason = reason;
-  fault.message = "A sentence.";
-  return fault;
-}
+Fault MakeFault(v1::ErrorReason reason) { return FaultOf(reason, "A sentence."); }
 
 // The details of type `Detail`, in order.
 template <typename Detail>

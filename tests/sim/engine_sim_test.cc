@@ -157,23 +157,24 @@ class Simulation {
       v1::GetSequenceRequest request;
       v1::GetSequenceResponse response;
       request.set_request_id(spec.ids[0]);
-      reply.fault = Get(request, &engine_, &response);
+      reply.fault = Execute(request, rules, &engine_, now, &response);
       if (reply.fault.ok()) reply.shown.push_back(response.sequence());
     } else if (spec.kind == CallSpec::Kind::kList) {
       v1::ListSequencesResponse response;
-      reply.fault = List({}, rules, &engine_, &response);
+      reply.fault = Execute(v1::ListSequencesRequest(), rules, &engine_, now, &response);
       reply.shown.assign(response.sequences().begin(), response.sequences().end());
     } else if (spec.kind == CallSpec::Kind::kRelease) {
       v1::ReleaseSequencesRequest request;
       for (const std::string& id : spec.ids) request.add_request_ids(id);
       for (const uint64_t epoch : spec.epochs) request.add_epochs(epoch);
-      reply.fault = Release(request, &engine_);
+      v1::ReleaseSequencesResponse response;
+      reply.fault = Execute(request, rules, &engine_, now, &response);
     } else {
       v1::RenewSequencesRequest request;
       v1::RenewSequencesResponse response;
       for (const std::string& id : spec.ids) request.add_request_ids(id);
       request.mutable_ttl()->set_seconds(absl::ToInt64Seconds(spec.ttl));
-      reply.fault = Renew(request, rules, &engine_, now, &response);
+      reply.fault = Execute(request, rules, &engine_, now, &response);
       reply.missing.assign(response.missing_request_ids().begin(),
                            response.missing_request_ids().end());
     }

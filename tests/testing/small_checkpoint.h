@@ -11,7 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
-#include "server/weights.h"
+#include "server/checkpoint/weights.h"
 #include "tests/testing/checkpoint_writer.h"
 
 namespace gdn::testing {

@@ -1,11 +1,11 @@
-#include "server/layer_reader.h"
+#include "server/checkpoint/layer_reader.h"
 
 #include <algorithm>
 #include <cassert>
 #include <span>
 
 #include "absl/strings/str_cat.h"
-#include "server/convert.h"
+#include "server/checkpoint/convert.h"
 
 namespace gdn {
 namespace {

@@ -1,4 +1,4 @@
-#include "server/shards.h"
+#include "server/checkpoint/shards.h"
 
 #include <filesystem>
 #include <system_error>
@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "nlohmann/json.hpp"
-#include "server/json.h"
+#include "server/checkpoint/json.h"
 
 namespace gdn {
 namespace {

@@ -1,4 +1,4 @@
-#include "server/convert.h"
+#include "server/checkpoint/convert.h"
 
 #include <cstdint>
 #include <cstring>

@@ -1,4 +1,4 @@
-#include "server/safetensors.h"
+#include "server/checkpoint/safetensors.h"
 
 #include <sys/stat.h>
 

@@ -10,7 +10,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/dtype.h"
-#include "server/weights.h"
+#include "server/checkpoint/weights.h"
 #include "tests/testing/small_checkpoint.h"
 
 namespace gdn {
@@ -88,7 +88,7 @@ INSTANTIATE_TEST_SUITE_P(
               {kFile, "model.layers.0.linear_attn.", "expected BF16, F16 or F32 [", "found F32 ["}},
         Wrong{"HeadsThatDoNotDivide",
               [](json* config, StoredTensors*) { (*config)["linear_num_value_heads"] = 7; },
-              {"/config.json: ", "7"}},
+              {"/config.json: linear_num_value_heads: expected a multiple of", "found 7"}},
         Wrong{"MissingKey",
               [](json* config, StoredTensors*) { config->erase("linear_key_head_dim"); },
               {"/config.json: linear_key_head_dim: expected an integer", "found nothing"}},

@@ -1,4 +1,4 @@
-#include "server/weights.h"
+#include "server/checkpoint/weights.h"
 
 #include <array>
 #include <string>

@@ -1,4 +1,4 @@
-#include "server/hf_config.h"
+#include "server/checkpoint/hf_config.h"
 
 #include <cmath>
 #include <cstdint>
@@ -9,8 +9,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+#include "kernels/validate.h"
 #include "nlohmann/json.hpp"
-#include "server/json.h"
+#include "server/checkpoint/json.h"
 
 namespace gdn {
 namespace {
@@ -90,6 +92,22 @@ absl::Status ReadGeometry(const json& config, Geometry* g) {
   return absl::OkStatus();
 }
 
+// What a layer must be, told by the keys that it was read from.
+absl::Status CheckGeometry(const Geometry& g) {
+  constexpr std::pair<absl::string_view, absl::string_view> kKeys[] = {
+      {"key_heads:", "linear_num_key_heads:"},    {"value_heads:", "linear_num_value_heads:"},
+      {"key_dim:", "linear_key_head_dim:"},       {"value_dim:", "linear_value_head_dim:"},
+      {"conv_width:", "linear_conv_kernel_dim:"}, {"norm_eps:", "rms_norm_eps:"}};
+  const absl::Status valid = Validate(g);
+  for (const auto& [field, key] : kKeys) {
+    absl::string_view rest = valid.message();
+    if (absl::ConsumePrefix(&rest, field)) {
+      return absl::FailedPreconditionError(absl::StrCat(key, rest));
+    }
+  }
+  return valid;
+}
+
 // The first that is stated: dtype or torch_dtype of `config`, then of `root`.
 absl::Status ReadDType(const json& root, const json& config, std::optional<DType>* out) {
   for (const json* object : {&config, &root}) {
@@ -151,8 +169,8 @@ absl::StatusOr<HfConfig> ParseHfConfig(absl::string_view text) {
 
   HfConfig result;
   for (const absl::Status& read :
-       {ReadGeometry(config, &result.geometry), ReadDType(root, config, &result.dtype),
-        ReadLayers(config, &result.is_gdn)}) {
+       {ReadGeometry(config, &result.geometry), CheckGeometry(result.geometry),
+        ReadDType(root, config, &result.dtype), ReadLayers(config, &result.is_gdn)}) {
     if (!read.ok()) return read;
   }
   return result;

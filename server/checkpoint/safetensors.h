@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "server/file.h"
+#include "server/checkpoint/file.h"
 
 namespace gdn {
 

@@ -1,4 +1,4 @@
-#include "server/hf_config.h"
+#include "server/checkpoint/hf_config.h"
 
 #include <string>
 #include <vector>
@@ -142,6 +142,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadValue{"linear_key_head_dim", 1.5, "linear_key_head_dim: expected an integer"},
         BadValue{"linear_value_head_dim", uint64_t{1} << 63, "linear_value_head_dim: expected an"},
         BadValue{"linear_conv_kernel_dim", -1, "linear_conv_kernel_dim: expected an integer in [0"},
+        BadValue{"linear_num_value_heads", 24,
+                 "linear_num_value_heads: expected a multiple of the 16 key_heads, found 24"},
+        BadValue{"linear_key_head_dim", 48,
+                 "linear_key_head_dim: expected 64 to 256 in steps of 32, found 48"},
+        BadValue{"linear_value_head_dim", 288, "linear_value_head_dim: expected 64 to 256"},
+        BadValue{"linear_conv_kernel_dim", 5, "linear_conv_kernel_dim: expected 0 or 2 to 4"},
         BadValue{"rms_norm_eps", 0.0, "rms_norm_eps: expected a positive number, found 0.0"},
         BadValue{"rms_norm_eps", 1e300, "rms_norm_eps: expected a positive number"},
         BadValue{"hidden_act", "gelu", "hidden_act: expected silu or swish, found \"gelu\""},

@@ -1,4 +1,4 @@
-#include "server/json.h"
+#include "server/checkpoint/json.h"
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"

@@ -23,8 +23,9 @@ struct HfConfig {
 // Parses config.json of Qwen3-Next, Qwen3.5 and their kin; a nested `text_config` is the
 // configuration. Which model it is does not matter: the keys and the tensors say everything.
 // `layer_types` names the GDN layers ("linear_attention"); without it layer i is one unless i + 1
-// is a multiple of `full_attention_interval` (default 4). Errors (FAILED_PRECONDITION) name the
-// key, what was expected and found; they do not name the file.
+// is a multiple of `full_attention_interval` (default 4). The geometry is one that Validate passes.
+// Errors (FAILED_PRECONDITION) name the key, what was expected and found; they do not name the
+// file.
 absl::StatusOr<HfConfig> ParseHfConfig(absl::string_view json);
 
 }  // namespace gdn

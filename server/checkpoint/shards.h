@@ -6,7 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "server/safetensors.h"
+#include "server/checkpoint/safetensors.h"
 
 namespace gdn {
 

@@ -10,7 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/geometry.h"
-#include "server/shards.h"
+#include "server/checkpoint/shards.h"
 
 namespace gdn {
 

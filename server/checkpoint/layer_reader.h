@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/weights.h"
-#include "server/gdn_tensors.h"
+#include "server/checkpoint/gdn_tensors.h"
 
 namespace gdn {
 

@@ -6,7 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/geometry.h"
-#include "server/gdn_tensors.h"
+#include "server/checkpoint/gdn_tensors.h"
 
 namespace gdn {
 

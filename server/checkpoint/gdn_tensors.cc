@@ -1,11 +1,11 @@
-#include "server/gdn_tensors.h"
+#include "server/checkpoint/gdn_tensors.h"
 
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "server/json.h"
+#include "server/checkpoint/json.h"
 
 namespace gdn {
 namespace {

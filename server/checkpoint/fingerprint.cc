@@ -1,4 +1,4 @@
-#include "server/fingerprint.h"
+#include "server/checkpoint/fingerprint.h"
 
 #include <cstdint>
 #include <span>

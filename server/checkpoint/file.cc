@@ -1,4 +1,4 @@
-#include "server/file.h"
+#include "server/checkpoint/file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>

@@ -1,4 +1,4 @@
-#include "server/safetensors.h"
+#include "server/checkpoint/safetensors.h"
 
 #include <algorithm>
 #include <array>
@@ -13,7 +13,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "nlohmann/json.hpp"
-#include "server/json.h"
+#include "server/checkpoint/json.h"
 
 namespace gdn {
 namespace {

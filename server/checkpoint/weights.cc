@@ -1,4 +1,4 @@
-#include "server/weights.h"
+#include "server/checkpoint/weights.h"
 
 #include <array>
 #include <optional>
@@ -10,13 +10,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
-#include "kernels/validate.h"
-#include "server/file.h"
-#include "server/fingerprint.h"
-#include "server/gdn_tensors.h"
-#include "server/hf_config.h"
-#include "server/layer_reader.h"
-#include "server/shards.h"
+#include "server/checkpoint/file.h"
+#include "server/checkpoint/fingerprint.h"
+#include "server/checkpoint/gdn_tensors.h"
+#include "server/checkpoint/hf_config.h"
+#include "server/checkpoint/layer_reader.h"
+#include "server/checkpoint/shards.h"
 
 namespace gdn {
 namespace {
@@ -128,9 +127,8 @@ absl::StatusOr<HfConfig> ReadConfig(const std::string& path) {
   absl::StatusOr<std::string> text = ReadWhole(path, kMaxConfigBytes);
   if (!text.ok()) return text.status();
   absl::StatusOr<HfConfig> config = ParseHfConfig(*text);
-  const absl::Status status = config.ok() ? Validate(config->geometry) : config.status();
-  if (!status.ok()) {
-    return absl::FailedPreconditionError(absl::StrCat(path, ": ", status.message()));
+  if (!config.ok()) {
+    return absl::FailedPreconditionError(absl::StrCat(path, ": ", config.status().message()));
   }
   return config;
 }
