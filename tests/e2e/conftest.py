@@ -43,12 +43,12 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def start(request, checkpoint, tmp_path_factory):
-    """start(model, **flags): a server on a Unix socket and a TCP port. Those still running are
-    killed."""
+def launch(request, checkpoint, tmp_path_factory):
+    """launch(model, **flags): a server on a Unix socket and a TCP port, as yet loading. Those still
+    running are killed."""
     started: list[ServerProcess] = []
 
-    def launch(model: str | Path, **flags) -> ServerProcess:
+    def begin(model: str | Path, **flags) -> ServerProcess:
         directory = tmp_path_factory.mktemp("run")
         flags = {
             "listen": f"unix:{directory}/gdn.sock,127.0.0.1:0",
@@ -59,9 +59,21 @@ def start(request, checkpoint, tmp_path_factory):
         started.append(ServerProcess(binary, path, directory / "log", **flags))
         return started[-1]
 
-    yield launch
+    yield begin
     for server in started:
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def start(launch):
+    """start(model, **flags): a server as of launch that is ready."""
+
+    def begin(model: str | Path, **flags) -> ServerProcess:
+        server = launch(model, **flags)
+        server.await_ready()
+        return server
+
+    return begin
 
 
 @pytest.fixture(scope="session")

@@ -156,8 +156,14 @@ def test_an_address_that_is_taken(start):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(RuntimeError, match=address):
+        with pytest.raises(RuntimeError, match=f"ended with 1:(.|\n)*cannot listen on {address}"):
             start("small", listen=address, **FLAGS)
+
+
+@pytest.mark.parametrize("address", ["unix:/no/such/folder/gdn.sock", "no.such.host.invalid:1"])
+def test_an_address_that_cannot_be(start, tmp_path, address):
+    with pytest.raises(RuntimeError, match=f"ended with 1:(.|\n)*cannot listen on {address}"):
+        start("small", listen=f"unix:{tmp_path}/gdn.sock,{address}", **FLAGS)
 
 
 @pytest.mark.parametrize(

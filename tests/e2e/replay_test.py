@@ -134,6 +134,34 @@ def test_an_answer_too_large_to_keep_is_aborted(served):
         client.release(["a"])
 
 
+def test_the_oldest_answers_make_room(served):
+    """Three answers where two fit."""
+    tokens = 100
+    server = served(
+        "small",
+        slots=3,
+        max_rows=2,
+        max_tokens=tokens,
+        max_decode_tokens=2,
+        replay_bytes=2 * tokens * 64 * 4,  # hidden 64 in fp32
+    )
+    with Client(server.target, retry=NO_RETRY, timeout=60) as client:
+        x = hidden(client, tokens)
+        rows = {
+            name: client.rows(request_ids=[name], token_counts=[tokens], create=True)
+            for name in "abc"
+        }
+        first = {name: client.prefill(0, rows[name], x).output for name in "abc"}
+        for name in "bc":
+            again = client.prefill(0, rows[name], x)
+            assert again.replayed_rows == 1 and (again.output == first[name]).all()
+        with pytest.raises(Aborted) as e:
+            client.prefill(0, rows["a"], x)
+        assert e.value.rows == {0: "ANSWER_NOT_KEPT"}
+        assert [client.get_sequence(name).positions[0] for name in "abc"] == [tokens] * 3
+        client.release([*"abc"])
+
+
 def test_a_discarded_output_is_still_replayed(client):
     h = begin(client, "a")
     step_id, x = client.step_id(), hidden(client, 1)

@@ -14,7 +14,7 @@ DEADLINE = 120.0  # seconds for anything that a server does only once, on a slow
 
 
 class ServerProcess:
-    """Starts the binary and waits for its ready line. `targets` are the addresses on it."""
+    """Starts the binary. `targets` are the addresses on its ready line, once it was awaited."""
 
     def __init__(self, binary: Path, model: Path, log: Path, **flags):
         arguments = [
@@ -26,6 +26,8 @@ class ServerProcess:
             self.process = subprocess.Popen(
                 [binary, *arguments], stdout=subprocess.PIPE, stderr=stderr
             )
+
+    def await_ready(self) -> None:
         self.ready_line = self._read_line()
         self.targets = re.findall(r"unix:[^\s,]+|[\w.\[\]:]+:\d+", self.ready_line)
 

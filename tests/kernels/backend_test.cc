@@ -176,5 +176,26 @@ TEST_P(BackendContract, LargestBatch) {
   twin.Run(step);
 }
 
+// On the CPU backend alone, whose pools take memory only where they are touched.
+TEST(CpuPools, SlotsBeyondTwoToTheThirtyOneElements) {
+  BackendShape shape = SmallShape();
+  shape.geometry.key_heads = shape.geometry.value_heads = 1;
+  shape.geometry.value_dim = 64;
+  shape.state = DType::kBf16;
+  shape.layers = shape.max_decode_tokens = 1;
+  const int64_t conv_elements =
+      shape.geometry.conv_elements();  // fewer than those of the ssm state
+  shape.slots = static_cast<int>((int64_t{1} << 31) / conv_elements) + 2;
+  const int32_t last = shape.slots - 1;
+  ASSERT_GE(last * conv_elements, int64_t{1} << 31);
+  Twin twin(kCpuBackend, shape);
+  Rng rng(16);
+  for (const int64_t length : {70, 1, 3}) {
+    Step step(rng, shape, 0, InputLayout::kHidden,
+              {twin.Next(0, 0, length), twin.Next(0, last, length), twin.Next(0, 9, length)});
+    twin.Run(step);
+  }
+}
+
 }  // namespace
 }  // namespace gdn::test

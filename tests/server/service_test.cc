@@ -315,9 +315,10 @@ TEST_F(ServiceTest, CallsThatWaitAtTheEndAreRefused) {
   EXPECT_EQ(ReasonOf(Raw("/gdn.v1.SequenceService/ListSequences", "")), "DRAINING");
 }
 
+// What is poisoned are the rows that ran; calls that are no steps are answered as ever.
 TEST_F(ServiceTest, ALostDeviceIsAnInternalError) {
   Host();
-  ASSERT_TRUE(Decode(ById({"a"}, {1}, true)).ok());
+  ASSERT_TRUE(Decode(ById({"a", "untouched"}, {1, 1}, true)).ok());
   backend_.LoseDevice();
   const grpc::Status status = Decode(ById({"a"}, {2}));
   EXPECT_EQ(status.error_code(), grpc::INTERNAL);
@@ -329,6 +330,15 @@ TEST_F(ServiceTest, ALostDeviceIsAnInternalError) {
   v1::GetSequenceResponse shown;
   ASSERT_TRUE(sequences_->GetSequence(&context, get, &shown).ok());
   EXPECT_EQ(shown.sequence().state(), v1::SEQUENCE_STATE_POISONED);
+  EXPECT_EQ(PositionOf("untouched"), 1u);
+  EXPECT_EQ(ReasonOf(Decode(ById({"untouched"}, {2}))), "DEVICE_ERROR");
+  std::string listed;
+  ASSERT_TRUE(Raw("/gdn.v1.SequenceService/ListSequences", "", &listed).ok());
+  v1::ListSequencesResponse list;
+  ASSERT_TRUE(list.ParseFromString(listed));
+  ASSERT_EQ(list.sequences_size(), 2);  // and "b" did not begin
+  EXPECT_EQ(list.sequences(1).request_id(), "untouched");
+  EXPECT_EQ(list.sequences(1).state(), v1::SEQUENCE_STATE_LIVE);
 }
 
 }  // namespace

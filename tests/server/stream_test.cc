@@ -73,6 +73,26 @@ TEST_F(StreamTest, AnswersEveryMessageByItsTag) {
   EXPECT_TRUE(client->End().ok());
 }
 
+// Steps before, at and after the loss, on a stream that lives on.
+TEST_F(StreamTest, ALostDeviceIsInBand) {
+  Host();
+  const auto client = Open();
+  ASSERT_TRUE(client->SendDecode(1, ById({"a", "b"}, {1, 2}, true)));
+  EXPECT_TRUE(client->Receive().has_decode());
+  backend_.LoseDevice();
+  for (const uint64_t tag : {2, 3}) {
+    ASSERT_TRUE(client->SendDecode(tag, ById({"a"}, {3})));
+    const v1::StreamResponse response = client->Receive();
+    EXPECT_EQ(response.tag(), tag);
+    EXPECT_EQ(response.status().code(), grpc::INTERNAL);
+    EXPECT_EQ(ReasonOf(response.status()), "DEVICE_ERROR");
+  }
+  EXPECT_EQ(PositionOf("a"), 1u);
+  EXPECT_EQ(PositionOf("b"), 1u);
+  client->stream->WritesDone();
+  EXPECT_TRUE(client->End().ok());
+}
+
 TEST_F(StreamTest, AFaultIsInBandAndTheStreamGoesOn) {
   Host();
   const auto client = Open();

@@ -41,6 +41,7 @@ class Options:
     conv_bias: bool = False
     gate: str = "silu"
     seed: int = 0
+    blank: bool = False  # zeros, which take neither time to make nor room on the disk
 
     @property
     def is_nested(self) -> bool:
@@ -100,7 +101,8 @@ def read_safetensors(path, wanted: Callable[[str], bool] = lambda name: True):
 
 
 def _write_safetensors(path, tensors, seed_of):
-    """Writes one file, a tensor at a time. seed_of: name -> seed of the tensor's values."""
+    """Writes one file, a tensor at a time. seed_of: name -> seed of the tensor's values; None leaves
+    them zero, a hole in the file."""
     header, offset = {"__metadata__": {"format": "pt"}}, 0
     for tensor in tensors:
         header[tensor.name] = {
@@ -113,7 +115,8 @@ def _write_safetensors(path, tensors, seed_of):
     text += b" " * (-len(text) % 8)  # tensors begin at multiples of 8
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for tensor in tensors:
+        file.truncate(8 + len(text) + offset)
+        for tensor in tensors if seed_of else ():
             values = tensor.make(np.random.default_rng(seed_of(tensor.name)), tensor.shape)
             file.write(encode(values, tensor.dtype).tobytes())
 
@@ -238,13 +241,14 @@ def make_checkpoint(directory, options: Options | None = None, **changes) -> pat
     (directory / "config.json").write_text(json.dumps(_config(o), indent=2) + "\n")
     tensors = list(_tensors(o))
     seeds = {tensor.name: (o.seed, i) for i, tensor in enumerate(tensors)}
+    seed_of = None if o.blank else seeds.get
     if o.shards == 1:
-        _write_safetensors(directory / "model.safetensors", tensors, seeds.get)
+        _write_safetensors(directory / "model.safetensors", tensors, seed_of)
         return directory
     weight_map, shards = {}, _cut(tensors, o.shards)
     for i, shard in enumerate(shards):
         name = f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
-        _write_safetensors(directory / name, shard, seeds.get)
+        _write_safetensors(directory / name, shard, seed_of)
         weight_map |= {tensor.name: name for tensor in shard}
     size = sum(tensor.nbytes for tensor in tensors)
     index = {"metadata": {"total_size": size}, "weight_map": weight_map}
