@@ -12,11 +12,12 @@ namespace {
 // (j / panel) * c_panel + i * c_stride + j % panel; panel p of b begins at p * b_panel. With
 // `lower_a` a is lower triangular, and what lies right of its diagonal is not multiplied; with
 // `lower_c` tiles of c that lie right of its diagonal are left as they are.
+template <typename A>
 struct SmallProduct {
   int64_t rows;
   int64_t columns;
   int64_t depth;
-  TileOperand a;
+  A a;
   const float* b;
   int64_t b_panel;
   float* c;
@@ -27,7 +28,8 @@ struct SmallProduct {
   bool lower_c = false;
 };
 
-inline void Multiply(const SmallProduct& p) {
+template <typename A = RowOperand>
+inline void Multiply(const SmallProduct<A>& p) {
   const TileCut cut(p.rows);
   for (int64_t panel = 0; panel * kPanel < p.columns; ++panel) {
     for (int64_t tile = 0; tile < cut.count; ++tile) {
@@ -35,9 +37,8 @@ inline void Multiply(const SmallProduct& p) {
       const int rows = cut.rows(tile);
       if (p.lower_c && panel * kPanel >= row + rows) continue;
       const int64_t depth = p.lower_a ? row + rows : p.depth;
-      const TileOperand a = {p.a.data + row * p.a.row_stride, p.a.row_stride, p.a.depth_stride};
-      TileOf(rows, depth, a, p.b + panel * p.b_panel, p.c + panel * p.c_panel + row * p.c_stride,
-             p.c_stride, p.factor);
+      TileOf(rows, depth, p.a.from(row), p.b + panel * p.b_panel,
+             p.c + panel * p.c_panel + row * p.c_stride, p.c_stride, p.factor);
     }
   }
 }
@@ -102,7 +103,7 @@ inline void DecayedDots(const ChunkTile& t, const float* x, float* y) {
   Multiply({.rows = t.n,
             .columns = t.n,
             .depth = t.key_dim,
-            .a = {x, t.key_dim, 1},
+            .a = {x, t.key_dim},
             .b = t.k_columns,
             .b_panel = int64_t{t.key_dim} * kPanel,
             .c = y,
@@ -134,10 +135,12 @@ inline void ChunkSolve(const ChunkTile& t) {
   constexpr int kVectors = kChunk / kLanes;
   for (int64_t i = 0; i < t.n; ++i) {
     VecF sum[kVectors] = {};
-    const int used = (i + kLanes - 1) / kLanes;
     for (int64_t j = 0; j < i; ++j) {
-      const float a = t.a[i * kChunk + j];
-      for (int64_t c = 0; c < used; ++c) sum[c] -= a * LoadV(t.inverse + j * kChunk + c * kLanes);
+      const VecF a = Broadcast(t.a[i * kChunk + j]);
+#pragma GCC unroll 16
+      for (int64_t c = 0; c < kVectors; ++c) {
+        sum[c] -= a * LoadV(t.inverse + j * kChunk + c * kLanes);
+      }
     }
     for (int64_t c = 0; c < kVectors; ++c) StoreV(t.inverse + i * kChunk + c * kLanes, sum[c]);
     t.inverse[i * kChunk + i] = 1.0f;
@@ -149,7 +152,7 @@ inline void ChunkWU(const ChunkTile& t) {
   float factor[kChunk] = {};
   for (int64_t i = 0; i < t.n; ++i) factor[i] = -t.beta[i] * Exp(t.gamma[i]);
   ToPanels(t.work, kChunk, t.k, t.n, t.key_dim, factor);
-  const TileOperand inverse = {t.inverse, kChunk, 1};
+  const RowOperand inverse = {t.inverse, kChunk};
   Multiply({.rows = t.n,
             .columns = t.key_dim,
             .depth = t.n,
@@ -180,7 +183,7 @@ inline void ChunkVNew(const ChunkTile& t) {
   Multiply({.rows = t.n,
             .columns = t.value_dim,
             .depth = t.key_dim,
-            .a = {t.w, t.key_dim, 1},
+            .a = {t.w, t.key_dim},
             .b = t.state,
             .b_panel = int64_t{t.key_dim} * kPanel,
             .c = t.u,
@@ -199,16 +202,16 @@ inline void ChunkState(const ChunkTile& t) {
       StoreV(t.work + at + kLanes, LoadV(t.u + at + kLanes) * decay[i]);
     }
   }
-  Multiply({.rows = t.key_dim,
-            .columns = t.value_dim,
-            .depth = t.n,
-            .a = {t.k, 1, t.key_dim},
-            .b = t.work,
-            .b_panel = kChunk * kPanel,
-            .c = t.state,
-            .c_stride = kPanel,
-            .c_panel = int64_t{t.key_dim} * kPanel,
-            .factor = Exp(t.gamma[t.n - 1])});
+  Multiply<ColumnOperand>({.rows = t.key_dim,
+                           .columns = t.value_dim,
+                           .depth = t.n,
+                           .a = {t.k, t.key_dim},
+                           .b = t.work,
+                           .b_panel = kChunk * kPanel,
+                           .c = t.state,
+                           .c_stride = kPanel,
+                           .c_panel = int64_t{t.key_dim} * kPanel,
+                           .factor = Exp(t.gamma[t.n - 1])});
 }
 
 // o_i = exp(gamma_i) * Sᵀ q_i + sum over j <= i of exp(gamma_i - gamma_j) * (q_i · k_j) * v_new_j,
@@ -223,7 +226,7 @@ inline void ChunkO(const ChunkTile& t) {
   Multiply({.rows = t.n,
             .columns = t.value_dim,
             .depth = t.key_dim,
-            .a = {t.q, t.key_dim, 1},
+            .a = {t.q, t.key_dim},
             .b = t.state,
             .b_panel = int64_t{t.key_dim} * kPanel,
             .c = t.o,
@@ -233,7 +236,7 @@ inline void ChunkO(const ChunkTile& t) {
   Multiply({.rows = t.n,
             .columns = t.value_dim,
             .depth = t.n,
-            .a = {t.a, kChunk, 1},
+            .a = {t.a, kChunk},
             .b = t.u,
             .b_panel = kChunk * kPanel,
             .c = t.o,

@@ -14,15 +14,27 @@ inline constexpr int kTileRows = kRegisters == 32 ? 12 : 6;
 // ahead by itself.
 inline constexpr int kAhead = 24;
 
-// a(i, k) = data[i * row_stride + k * depth_stride]
-struct TileOperand {
+// a(i, k) = data[i * stride + k]
+struct RowOperand {
   const float* data;
-  int64_t row_stride;
-  int64_t depth_stride;
+  int64_t stride;
 
+  RowOperand from(int64_t row) const { return {data + row * stride, stride}; }
   template <int Rows>
   float at(int64_t i, int64_t k) const {
-    return data[i * row_stride + k * depth_stride];
+    return data[i * stride + k];
+  }
+};
+
+// Its transpose: a(i, k) = data[k * stride + i]
+struct ColumnOperand {
+  const float* data;
+  int64_t stride;
+
+  ColumnOperand from(int64_t row) const { return {data + row, stride}; }
+  template <int Rows>
+  float at(int64_t i, int64_t k) const {
+    return data[k * stride + i];
   }
 };
 
