@@ -1,5 +1,6 @@
 #include "kernels/cuda/dtype.cuh"
 #include "kernels/cuda/fused_recurrent_gated_delta_rule.h"
+#include "kernels/cuda/pointwise.cuh"
 
 namespace gdn::cuda {
 namespace {
@@ -70,7 +71,7 @@ __device__ __forceinline__ float Dot(const Wide<kQuads>& a, const Wide<kQuads>& 
 // x * rsqrt(sum x² + 1e-6) over K
 template <int kQuads>
 __device__ __forceinline__ void L2Normalise(Wide<kQuads>& x) {
-  const float scale = rsqrtf(Dot(x, x) + kL2NormEps);
+  const float scale = InverseRoot(Dot(x, x) + kL2NormEps);
 #pragma unroll
   for (auto& quad : x.quads) {
 #pragma unroll

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/dtype.cuh"
+#include "kernels/cuda/pointwise.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/ops/fused_gdn_decode.h"
 
@@ -39,10 +40,6 @@ template <typename Io>
 __device__ bool NonFinite(uint4 v) {
   return NonFinite<Io>(v.x) || NonFinite<Io>(v.y) || NonFinite<Io>(v.z) || NonFinite<Io>(v.w);
 }
-
-__device__ inline float Softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
-__device__ inline float Sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
-__device__ inline float Silu(float x) { return x * Sigmoid(x); }
 
 // The taps and the bias of two neighbouring channels.
 struct ConvWeights {
@@ -206,8 +203,8 @@ class StateTile {
     }
     float q_scale = p.scale, k_scale = 1.0f;
     if (p.qk_l2norm) {
-      q_scale *= rsqrtf(token.squares[0] + token.squares[1] + kL2NormEps);
-      k_scale = rsqrtf(token.squares[2] + token.squares[3] + kL2NormEps);
+      q_scale *= InverseRoot(token.squares[0] + token.squares[1] + kL2NormEps);
+      k_scale = InverseRoot(token.squares[2] + token.squares[3] + kL2NormEps);
     }
     const float decay = token.gates.decay, beta = token.gates.beta;
     float d[kStateRows];
@@ -282,7 +279,7 @@ __device__ bool NormAndStore(const FusedGdnDecodeParams& p, const float4 o, cons
   float y[4] = {o.x, o.y, o.z, o.w};
   if (p.z != nullptr) {
     const float square = WarpSum(fmaf(o.x, o.x, fmaf(o.y, o.y, fmaf(o.z, o.z, o.w * o.w))));
-    const float scale = rsqrtf(fmaf(square, 1.0f / kDim, p.norm_eps));
+    const float scale = InverseRoot(fmaf(square, 1.0f / kDim, p.norm_eps));
     const float w[4] = {weight.x, weight.y, weight.z, weight.w};
 #pragma unroll
     for (int e = 0; e < 4; ++e) {

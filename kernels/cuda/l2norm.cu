@@ -1,6 +1,7 @@
 #include "kernels/cuda/dtype.cuh"
 #include "kernels/cuda/head_grid.cuh"
 #include "kernels/cuda/l2norm.h"
+#include "kernels/cuda/pointwise.cuh"
 
 namespace gdn::cuda {
 namespace {
@@ -27,7 +28,7 @@ __global__ void __launch_bounds__(kHeadThreads) PackedL2NormKernel(L2NormParams 
     float sum = 0.0f;
 #pragma unroll
     for (float value : values.e) sum += value * value;
-    const float scale = rsqrtf(SumOverHead(sum) + p.eps);
+    const float scale = InverseRoot(SumOverHead(sum) + p.eps);
 #pragma unroll
     for (float& value : values.e) value *= scale;
     if (begin < p.dim && HeadToken(i) < p.tokens) StorePack(values, y + HeadToken(i) * p.y_stride);
@@ -47,7 +48,7 @@ __global__ void __launch_bounds__(kHeadThreads) AnyL2NormKernel(L2NormParams p) 
       const float value = ToFloat(x[i]);
       sum += value * value;
     }
-    const float scale = rsqrtf(SumOverHead(sum) + p.eps);
+    const float scale = InverseRoot(SumOverHead(sum) + p.eps);
     for (int i = threadIdx.x; i < p.dim; i += blockDim.x) {
       y[i] = FromFloat<Y>(ToFloat(x[i]) * scale);
     }

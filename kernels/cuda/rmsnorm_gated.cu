@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kHeadThreads) PackedRmsNormGatedKernel(RmsNorm
     float sum = 0.0f;
 #pragma unroll
     for (float value : values.e) sum += value * value;
-    const float scale = rsqrtf(SumOverHead(sum) / static_cast<float>(p.value_dim) + p.eps);
+    const float scale = InverseRoot(SumOverHead(sum) / static_cast<float>(p.value_dim) + p.eps);
 #pragma unroll
     for (int e = 0; e < kHeadPack; ++e) {
       values.e[e] *= scale * weight.e[e] * ApplyGate(p.gate, ToFloat(gates[i].e[e]));
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kHeadThreads) AnyRmsNormGatedKernel(RmsNormGat
       const float value = ToFloat(x[i]);
       sum += value * value;
     }
-    const float scale = rsqrtf(SumOverHead(sum) / static_cast<float>(p.value_dim) + p.eps);
+    const float scale = InverseRoot(SumOverHead(sum) / static_cast<float>(p.value_dim) + p.eps);
     for (int i = threadIdx.x; i < p.value_dim; i += blockDim.x) {
       const float gate = ApplyGate(p.gate, ToFloat(z[i]));
       y[i] = FromFloat<IO>(ToFloat(x[i]) * (scale * p.weight[i] * gate));

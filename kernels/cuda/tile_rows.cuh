@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/dtype.cuh"
+#include "kernels/cuda/pointwise.cuh"
 #include "kernels/cuda/tile.cuh"
 #include "kernels/ops/operands.h"
 
@@ -32,7 +33,7 @@ __device__ __forceinline__ float RowScale(uint4 x) {
   }
 #pragma unroll
   for (int step = 8; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-  return rsqrtf(sum + kL2NormEps);
+  return InverseRoot(sum + kL2NormEps);
 }
 
 __device__ __forceinline__ uint4* PieceOfRow(uint32_t rows, int row) {

@@ -176,8 +176,8 @@ TEST_P(BackendContract, LargestBatch) {
   twin.Run(step);
 }
 
-// On the CPU backend alone, whose pools take memory only where they are touched.
-TEST(CpuPools, SlotsBeyondTwoToTheThirtyOneElements) {
+// 32 GiB of pools, which on the host take memory only where they are touched.
+TEST_P(BackendContract, SlotsBeyondTwoToTheThirtyOneElements) {
   BackendShape shape = SmallShape();
   shape.geometry.key_heads = shape.geometry.value_heads = 1;
   shape.geometry.value_dim = 64;
@@ -188,7 +188,7 @@ TEST(CpuPools, SlotsBeyondTwoToTheThirtyOneElements) {
   shape.slots = static_cast<int>((int64_t{1} << 31) / conv_elements) + 2;
   const int32_t last = shape.slots - 1;
   ASSERT_GE(last * conv_elements, int64_t{1} << 31);
-  Twin twin(kCpuBackend, shape);
+  Twin twin(*GetParam(), shape);
   Rng rng(16);
   for (const int64_t length : {70, 1, 3}) {
     Step step(rng, shape, 0, InputLayout::kHidden,

@@ -1,0 +1,44 @@
+// Products with a layer's matrices, by cuBLASLt.
+#pragma once
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+
+#include "absl/status/statusor.h"
+#include "kernels/cuda/memory.h"
+#include "kernels/ops/projection.h"
+
+namespace gdn::cuda {
+
+// y = x · wᵀ for matrices of one shape [out, in] and any number of tokens, accumulated in fp32. One
+// thread, one stream at a time.
+class Projection {
+ public:
+  static absl::StatusOr<std::unique_ptr<Projection>> Make(DType io, int64_t in, int64_t out);
+  Projection(const Projection&) = delete;
+  Projection& operator=(const Projection&) = delete;
+  ~Projection();
+
+  // Pointers of `p` are device pointers; its shape and type are those of this. Fit for capture into
+  // a graph. The first call for a number of tokens chooses the algorithm.
+  cudaError_t Run(const ProjectionParams& p, cudaStream_t stream);
+
+ private:
+  Projection() = default;
+  cudaError_t Choose(const ProjectionParams& p, cublasLtMatrixLayout_t x, cublasLtMatrixLayout_t y,
+                     cublasLtMatmulAlgo_t* algorithm);
+
+  cudaDataType_t type_ = CUDA_R_32F;
+  cublasLtHandle_t handle_ = nullptr;
+  cublasLtMatmulDesc_t product_ = nullptr;
+  cublasLtMatrixLayout_t w_ = nullptr;
+  cublasLtMatmulPreference_t preference_ = nullptr;
+  Memory workspace_;
+  std::unordered_map<int64_t, cublasLtMatmulAlgo_t> algorithms_;  // by tokens
+};
+
+}  // namespace gdn::cuda
