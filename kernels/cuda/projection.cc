@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "kernels/cuda/projection_of_few.h"
 
 namespace gdn::cuda {
 namespace {
@@ -67,47 +68,57 @@ Projection::~Projection() {
   if (handle_ != nullptr) cublasLtDestroy(handle_);
 }
 
-cudaError_t Projection::Choose(const ProjectionParams& p, cublasLtMatrixLayout_t x,
-                               cublasLtMatrixLayout_t y, cublasLtMatmulAlgo_t* algorithm) {
-  const auto known = algorithms_.find(p.tokens);
-  if (known != algorithms_.end()) {
+struct Projection::Layouts {
+  Layouts(const ProjectionParams& p, cudaDataType_t type) {
+    const auto tokens = static_cast<uint64_t>(p.tokens);
+    status = cublasLtMatrixLayoutCreate(&x, type, static_cast<uint64_t>(p.in), tokens, p.x_stride);
+    if (status != CUBLAS_STATUS_SUCCESS) return;
+    status = cublasLtMatrixLayoutCreate(&y, type, static_cast<uint64_t>(p.out), tokens, p.y_stride);
+  }
+  Layouts(const Layouts&) = delete;
+  Layouts& operator=(const Layouts&) = delete;
+  ~Layouts() {
+    if (y != nullptr) cublasLtMatrixLayoutDestroy(y);
+    if (x != nullptr) cublasLtMatrixLayoutDestroy(x);
+  }
+
+  cublasLtMatrixLayout_t x = nullptr;
+  cublasLtMatrixLayout_t y = nullptr;
+  cublasStatus_t status;
+};
+
+// What cuBLASLt puts first.
+cudaError_t Projection::Choose(int64_t tokens, const Layouts& layouts,
+                               cublasLtMatmulAlgo_t* algorithm) {
+  if (const auto known = algorithms_.find(tokens); known != algorithms_.end()) {
     *algorithm = known->second;
     return cudaSuccess;
   }
-  cublasLtMatmulHeuristicResult_t best;
+  cublasLtMatmulHeuristicResult_t first;
   int found = 0;
-  const cublasStatus_t status =
-      cublasLtMatmulAlgoGetHeuristic(handle_, product_, w_, x, y, y, preference_, 1, &best, &found);
+  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+      handle_, product_, w_, layouts.x, layouts.y, layouts.y, preference_, 1, &first, &found);
   if (status != CUBLAS_STATUS_SUCCESS) return ErrorOf(status);
   if (found == 0) return cudaErrorInvalidValue;
-  *algorithm = best.algo;
-  algorithms_.emplace(p.tokens, best.algo);
+  *algorithm = first.algo;
+  algorithms_.emplace(tokens, first.algo);
   return cudaSuccess;
 }
 
 cudaError_t Projection::Run(const ProjectionParams& p, cudaStream_t stream) {
   if (p.tokens == 0) return cudaSuccess;
-  cublasLtMatrixLayout_t x = nullptr;
-  cublasLtMatrixLayout_t y = nullptr;
-  const auto tokens = static_cast<uint64_t>(p.tokens);
-  cublasStatus_t status =
-      cublasLtMatrixLayoutCreate(&x, type_, static_cast<uint64_t>(p.in), tokens, p.x_stride);
-  if (status == CUBLAS_STATUS_SUCCESS) {
-    status =
-        cublasLtMatrixLayoutCreate(&y, type_, static_cast<uint64_t>(p.out), tokens, p.y_stride);
-  }
+  if (ProjectionOfFewTakes(p)) return ProjectionOfFew(p, stream);
+  const Layouts layouts(p, type_);
+  if (layouts.status != CUBLAS_STATUS_SUCCESS) return ErrorOf(layouts.status);
   cublasLtMatmulAlgo_t algorithm;
-  cudaError_t error = ErrorOf(status);
-  if (error == cudaSuccess) error = Choose(p, x, y, &algorithm);
-  if (error == cudaSuccess) {
-    const float one = 1.0f;
-    const float zero = 0.0f;
-    error = ErrorOf(cublasLtMatmul(handle_, product_, &one, p.w, w_, p.x, x, &zero, p.y, y, p.y, y,
-                                   &algorithm, workspace_.data(), workspace_.size(), stream));
+  if (const cudaError_t error = Choose(p.tokens, layouts, &algorithm); error != cudaSuccess) {
+    return error;
   }
-  if (y != nullptr) cublasLtMatrixLayoutDestroy(y);
-  if (x != nullptr) cublasLtMatrixLayoutDestroy(x);
-  return error;
+  const float one = 1.0f;
+  const float zero = 0.0f;
+  return ErrorOf(cublasLtMatmul(handle_, product_, &one, p.w, w_, p.x, layouts.x, &zero, p.y,
+                                layouts.y, p.y, layouts.y, &algorithm, workspace_.data(),
+                                workspace_.size(), stream));
 }
 
 }  // namespace gdn::cuda

@@ -24,13 +24,14 @@ class Projection {
   ~Projection();
 
   // Pointers of `p` are device pointers; its shape and type are those of this. Fit for capture into
-  // a graph. The first call for a number of tokens chooses the algorithm.
+  // a graph. Few tokens go through a kernel of our own, which streams the weights.
   cudaError_t Run(const ProjectionParams& p, cudaStream_t stream);
 
  private:
+  struct Layouts;  // of x and y, for a number of tokens
+
   Projection() = default;
-  cudaError_t Choose(const ProjectionParams& p, cublasLtMatrixLayout_t x, cublasLtMatrixLayout_t y,
-                     cublasLtMatmulAlgo_t* algorithm);
+  cudaError_t Choose(int64_t tokens, const Layouts& layouts, cublasLtMatmulAlgo_t* algorithm);
 
   cudaDataType_t type_ = CUDA_R_32F;
   cublasLtHandle_t handle_ = nullptr;

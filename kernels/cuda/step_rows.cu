@@ -1,6 +1,8 @@
 #include <algorithm>
 
 #include "kernels/cuda/dtype.cuh"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/step_rows.h"
 #include "kernels/synthetic.h"
 
@@ -195,8 +197,7 @@ cudaError_t FinishRows(const FinishRowsParams& p, cudaStream_t stream) {
       p.rows.offsets == nullptr ? dim3(static_cast<unsigned>(p.rows.count)) : Pieces(p.chunks);
   if (grid.x == 0) return cudaSuccess;
   return WithType(p.io, [&](auto io) {
-    FinishRowsKernel<decltype(io)><<<grid, kThreads, 0, stream>>>(p);
-    return cudaGetLastError();
+    return LaunchDependent(FinishRowsKernel<decltype(io)>, grid, kThreads, 0, stream, p);
   });
 }
 
