@@ -43,7 +43,7 @@ class BatchPolicyTest : public ::testing::Test {
 
   std::vector<size_t> Chosen(bool after_prefill = false,
                              absl::Duration waited = absl::ZeroDuration()) const {
-    return Decide(queue_, kLimits, after_prefill, kStart + waited);
+    return Decide(queue_, in_flight_, kLimits, after_prefill, kStart + waited);
   }
   // The queue without what was chosen.
   void Remove(const std::vector<size_t>& chosen) {
@@ -53,6 +53,7 @@ class BatchPolicyTest : public ::testing::Test {
   }
 
   std::vector<QueueItem> queue_;
+  std::vector<QueueItem> in_flight_;
   std::deque<std::vector<SequenceKey>> keys_;
 };
 
