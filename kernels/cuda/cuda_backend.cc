@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -26,6 +27,9 @@ constexpr size_t kSlice = size_t{2} << 20;
 
 size_t Aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
+// In front of a pinned answer.
+size_t FaultBytes(int64_t rows) { return Aligned(static_cast<size_t>(rows) * sizeof(uint32_t)); }
+
 // Of one layer's pools, by slot.
 struct PoolLayout {
   explicit PoolLayout(const BackendShape& s)
@@ -44,6 +48,19 @@ struct PoolLayout {
   size_t slots;
 };
 
+// What a batch in flight has to itself. It is free once the batch has ended, because the end waits
+// for the last of its copies; what lies between block and answer is shared, on one stream.
+struct Staging {
+  Batch batch;
+  Memory pinned;                        // the input, and what is known of the rows,
+  Memory block;                         // and the same on the device
+  Memory answer;                        // on the device, [tokens, output width]
+  Memory pinned_out;                    // the faults, and the answer after them
+  cudaEvent_t copied_in = nullptr;      // the block
+  cudaEvent_t computed = nullptr;       // the answer
+  std::vector<cudaEvent_t> copied_out;  // the faults, and then each slice of the answer
+};
+
 class CudaBackend : public Backend {
  public:
   explicit CudaBackend(const BackendShape& shape)
@@ -54,71 +71,103 @@ class CudaBackend : public Backend {
 
   std::string_view name() const override { return "cuda"; }
   absl::Status LoadLayer(int layer, const LayerWeights& weights) override;
-  absl::Status Run(const Batch& batch, std::span<RowFault> faults) override;
+  int depth() const override { return kDepth; }
+  absl::Status Begin(const Batch& batch) override;
+  absl::Status End(std::span<RowFault> faults) override;
   absl::Status ReadAnswer(int layer, int32_t slot, std::span<std::byte> out) override;
 
  private:
+  // One batch computes while another is copied in or out.
+  static constexpr int kDepth = 2;
+
+  absl::Status MakeStaging(Staging& staging);
   absl::Status Settle(const Errors& errors);
   StepShape ShapeOf(const Batch& batch) const;
-  void FillRows(const Batch& batch, const StepShape& step, const StepBlock& at);
-  void RunGraph(const Batch& batch, const StepShape& step, const StepBlock& at, Errors& errors);
-  void RunOnce(const Batch& batch, const StepShape& step, const StepBlock& at, Errors& errors);
-  void CopyIn(const Batch& batch, const StepBlock& at, bool send, Errors& errors);
-  void CopyPart(const BatchPart& part, const InputTensor& tensor, size_t offset, size_t to,
-                bool send, Errors& errors);
-  void CopyOut(const Batch& batch, Errors& errors);
-  void EnqueueStep(int layer, const StepShape& step, cudaStream_t stream, Errors& errors);
+  void FillRows(const Staging& to, const StepShape& step, const StepBlock& at);
+  void CopyIn(const Staging& to, const StepBlock& at, bool at_once, Errors& errors);
+  void CopyPart(const Staging& to, const BatchPart& part, const InputTensor& tensor, size_t offset,
+                size_t at, bool send, Errors& errors);
+  void Send(const Staging& to, size_t begin, size_t end, Errors& errors);
+  void Compute(const Staging& staging, const StepShape& step, bool graph, Errors& errors);
+  void EnqueueStep(const Staging& staging, int layer, const StepShape& step, cudaStream_t stream,
+                   Errors& errors);
+  void CopyOut(const Staging& from, const StepBlock& at, Errors& errors);
+  void HandOut(const Staging& from, Errors& errors);
   LayerPools PoolsOf(int layer) const;
-  void Send(size_t begin, size_t end, cudaStream_t stream, Errors& errors);
+  int IndexOf(const Staging& staging) const { return static_cast<int>(&staging - &staging_[0]); }
 
   BackendShape shape_;
   PoolLayout pool_layout_;
   absl::Status lost_;  // why, once the device is
-  cudaStream_t stream_ = nullptr;
-  Memory pools_;                     // by layer: ssm, conv, answers
-  Memory block_;                     // a step's input on the device,
-  Memory pinned_;                    // and on its way there
-  Memory pinned_out_;                // the answer, and the faults before it
-  std::vector<cudaEvent_t> events_;  // of the slices of an answer
+  cudaStream_t in_ = nullptr;
+  cudaStream_t compute_ = nullptr;
+  cudaStream_t out_ = nullptr;
+  Memory pools_;  // by layer: ssm, conv, answers
+  std::array<Staging, kDepth> staging_;
+  int oldest_ = 0;  // in staging_, of the batches begun and not ended
+  int begun_ = 0;   // how many these are
   std::unique_ptr<LayerPipeline> pipeline_;
   std::vector<DeviceLayer> layers_;
   StepGraphs graphs_;
 };
 
 CudaBackend::~CudaBackend() {
-  if (stream_ != nullptr) cudaStreamSynchronize(stream_);
-  for (cudaEvent_t event : events_) cudaEventDestroy(event);
-  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+  for (cudaStream_t stream : {in_, compute_, out_}) {
+    if (stream != nullptr) cudaStreamSynchronize(stream);
+  }
+  for (Staging& staging : staging_) {
+    for (cudaEvent_t event : {staging.copied_in, staging.computed}) {
+      if (event != nullptr) cudaEventDestroy(event);
+    }
+    for (cudaEvent_t event : staging.copied_out) cudaEventDestroy(event);
+  }
+  for (cudaStream_t stream : {in_, compute_, out_}) {
+    if (stream != nullptr) cudaStreamDestroy(stream);
+  }
 }
 
 absl::Status CudaBackend::Start() {
   Errors errors;
   errors.Add("device", cudaSetDevice(0));
-  errors.Add("stream", cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  for (cudaStream_t* stream : {&in_, &compute_, &out_}) {
+    errors.Add("stream", cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking));
+  }
   if (!errors.ok()) return errors.status();
+  auto pools = Memory::Make(Memory::Place::kDevice, pool_layout_.layer_bytes() * layers_.size());
+  if (!pools.ok()) return pools.status();
+  pools_ = *std::move(pools);
+  for (Staging& staging : staging_) {
+    if (absl::Status status = MakeStaging(staging); !status.ok()) return status;
+  }
+  auto pipeline = LayerPipeline::Make(shape_);
+  if (!pipeline.ok()) return pipeline.status();
+  pipeline_ = *std::move(pipeline);
+  return absl::OkStatus();
+}
+
+absl::Status CudaBackend::MakeStaging(Staging& staging) {
   using Place = Memory::Place;
   const size_t block = MostStepBytes(shape_);
   const size_t answer = static_cast<size_t>(shape_.max_tokens) * shape_.answer_row_bytes();
-  const size_t faults = Aligned(static_cast<size_t>(GraphRows(shape_.max_rows)) * sizeof(uint32_t));
   const std::pair<Memory*, std::pair<Place, size_t>> wanted[] = {
-      {&pools_, {Place::kDevice, pool_layout_.layer_bytes() * layers_.size()}},
-      {&block_, {Place::kDevice, block}},
-      {&pinned_, {Place::kPinned, block}},
-      {&pinned_out_, {Place::kPinned, faults + answer}}};
+      {&staging.pinned, {Place::kPinned, block}},
+      {&staging.block, {Place::kDevice, block}},
+      {&staging.answer, {Place::kDevice, answer}},
+      {&staging.pinned_out, {Place::kPinned, FaultBytes(shape_.max_rows) + answer}}};
   for (const auto& [memory, need] : wanted) {
     absl::StatusOr<Memory> made = Memory::Make(need.first, need.second);
     if (!made.ok()) return made.status();
     *memory = *std::move(made);
   }
-  events_.resize(answer / kSlice + 1);
-  for (cudaEvent_t& event : events_) {
+  Errors errors;
+  const auto make = [&errors](cudaEvent_t& event) {
     errors.Add("event", cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-  }
-  if (!errors.ok()) return errors.status();
-  auto pipeline = LayerPipeline::Make(shape_);
-  if (!pipeline.ok()) return pipeline.status();
-  pipeline_ = *std::move(pipeline);
-  return absl::OkStatus();
+  };
+  make(staging.copied_in);
+  make(staging.computed);
+  staging.copied_out.resize(1 + (answer + kSlice - 1) / kSlice);
+  for (cudaEvent_t& event : staging.copied_out) make(event);
+  return errors.status();
 }
 
 absl::Status CudaBackend::LoadLayer(int layer, const LayerWeights& weights) {
@@ -134,35 +183,53 @@ absl::Status CudaBackend::LoadLayer(int layer, const LayerWeights& weights) {
     StepShape step;
     step.rows = step.tokens = rows;
     if (rows > shape_.max_tokens) break;
-    graphs_.Prepare(
-        layer, step.layout, rows,
-        [&](cudaStream_t stream) { EnqueueStep(layer, step, stream, errors); }, stream_, errors);
+    for (const Staging& staging : staging_) {
+      graphs_.Prepare(
+          {layer, step.layout, rows, IndexOf(staging)},
+          [&](cudaStream_t stream) { EnqueueStep(staging, layer, step, stream, errors); }, compute_,
+          errors);
+    }
   }
   return errors.status();
 }
 
-absl::Status CudaBackend::Run(const Batch& batch, std::span<RowFault> faults) {
+// Three streams and two events: the block goes in, the ops run, faults and answer come out. While
+// the host gathers the input of a batch, and while its block is on the way, the one before
+// computes.
+absl::Status CudaBackend::Begin(const Batch& batch) {
   if (!lost_.ok()) return lost_;
-  std::fill(faults.begin(), faults.end(), RowFault::kNone);
+  Staging& staging = staging_[static_cast<size_t>((oldest_ + begun_) % kDepth)];
+  ++begun_;
+  staging.batch = batch;
   if (batch.tokens() == 0) return absl::OkStatus();
   const StepShape step = ShapeOf(batch);
   const StepBlock at(shape_, step);
-  FillRows(batch, step, at);
-  Errors errors;
   const bool synthetic =
       std::any_of(batch.parts.begin(), batch.parts.end(),
                   [](const BatchPart& part) { return part.synthetic_seed != 0; });
-  if (step.form == RowForm::kSingle && !synthetic) {
-    RunGraph(batch, step, at, errors);
-  } else {
-    RunOnce(batch, step, at, errors);
-  }
-  errors.Add("faults", cudaMemcpyAsync(pinned_out_.data(), block_.data() + at.faults,
-                                       static_cast<size_t>(batch.rows()) * sizeof(uint32_t),
-                                       cudaMemcpyDeviceToHost, stream_));
-  CopyOut(batch, errors);
+  const bool graph = step.form == RowForm::kSingle && !synthetic;
+  Errors errors;
+  FillRows(staging, step, at);
+  CopyIn(staging, at, /*at_once=*/graph, errors);
+  errors.Add("copy in", cudaEventRecord(staging.copied_in, in_));
+  Compute(staging, step, graph, errors);
+  errors.Add("step", cudaEventRecord(staging.computed, compute_));
+  CopyOut(staging, at, errors);
+  return Settle(errors);
+}
+
+absl::Status CudaBackend::End(std::span<RowFault> faults) {
+  if (!lost_.ok()) return lost_;
+  const Staging& staging = staging_[static_cast<size_t>(oldest_)];
+  const Batch& batch = staging.batch;
+  oldest_ = (oldest_ + 1) % kDepth;
+  --begun_;
+  std::fill(faults.begin(), faults.end(), RowFault::kNone);
+  if (batch.tokens() == 0) return absl::OkStatus();
+  Errors errors;
+  HandOut(staging, errors);
   if (absl::Status status = Settle(errors); !status.ok()) return status;
-  const auto* bits = reinterpret_cast<const uint32_t*>(pinned_out_.data());
+  const auto* bits = reinterpret_cast<const uint32_t*>(staging.pinned_out.data());
   for (int64_t row = 0; row < batch.rows(); ++row) {
     if (batch.slots[row] < 0) continue;
     if ((bits[row] & kFaultNonFinite) != 0) {
@@ -203,9 +270,10 @@ StepShape CudaBackend::ShapeOf(const Batch& batch) const {
   return step;
 }
 
-void CudaBackend::FillRows(const Batch& batch, const StepShape& step, const StepBlock& at) {
+void CudaBackend::FillRows(const Staging& to, const StepShape& step, const StepBlock& at) {
+  const Batch& batch = to.batch;
   const auto rows = static_cast<size_t>(step.rows);
-  std::byte* block = pinned_.data();
+  std::byte* block = to.pinned.data();
   std::memset(block, 0, at.input);
   auto* slots = reinterpret_cast<int32_t*>(block + at.slots);
   std::fill(std::copy(batch.slots.begin(), batch.slots.end(), slots), slots + rows, kPadSlotId);
@@ -219,103 +287,118 @@ void CudaBackend::FillRows(const Batch& batch, const StepShape& step, const Step
                 .chunk_indices = reinterpret_cast<int64_t*>(block + at.chunk_indices)});
 }
 
-void CudaBackend::RunGraph(const Batch& batch, const StepShape& step, const StepBlock& at,
-                           Errors& errors) {
-  CopyIn(batch, at, /*send=*/false, errors);
-  graphs_.Launch(
-      batch.layer, step.layout, step.rows,
-      [&](cudaStream_t stream) { EnqueueStep(batch.layer, step, stream, errors); }, stream_,
-      errors);
-}
-
-// What a decode graph holds: the block to the device, and the ops.
-void CudaBackend::EnqueueStep(int layer, const StepShape& step, cudaStream_t stream,
-                              Errors& errors) {
-  Send(0, StepBlock(shape_, step).bytes, stream, errors);
-  pipeline_->Enqueue(layers_[static_cast<size_t>(layer)], PoolsOf(layer), step, block_.data(),
-                     stream, errors);
-}
-
-void CudaBackend::RunOnce(const Batch& batch, const StepShape& step, const StepBlock& at,
-                          Errors& errors) {
-  Send(0, at.input, stream_, errors);
-  CopyIn(batch, at, /*send=*/true, errors);
-  pipeline_->Enqueue(layers_[static_cast<size_t>(batch.layer)], PoolsOf(batch.layer), step,
-                     block_.data(), stream_, errors);
-}
-
-// Bytes [begin, end) of the pinned block to the device.
-void CudaBackend::Send(size_t begin, size_t end, cudaStream_t stream, Errors& errors) {
-  errors.Add("copy in", cudaMemcpyAsync(block_.data() + begin, pinned_.data() + begin, end - begin,
-                                        cudaMemcpyHostToDevice, stream));
-}
-
-// The parts' tensors to the pinned block and, with `send`, on to the device. Synthetic input is
-// made there.
-void CudaBackend::CopyIn(const Batch& batch, const StepBlock& at, bool send, Errors& errors) {
+// The block to the device: at once, which costs least where it is small, or slice by slice as the
+// host gathers it. Synthetic input is made there.
+void CudaBackend::CopyIn(const Staging& to, const StepBlock& at, bool at_once, Errors& errors) {
+  const Batch& batch = to.batch;
+  if (!at_once) Send(to, 0, at.input, errors);
   const std::vector<InputTensor> tensors = InputTensors(shape_.geometry, batch.layout, shape_.io);
   for (const BatchPart& part : batch.parts) {
     size_t offset = 0;  // of the tensor in the part's bytes
     int64_t element = 0;
     for (const InputTensor& tensor : tensors) {
-      const size_t to = at.tensor[static_cast<size_t>(tensor.kind)] +
-                        static_cast<size_t>(part.first_token) * tensor.row_bytes();
+      const size_t place = at.tensor[static_cast<size_t>(tensor.kind)] +
+                           static_cast<size_t>(part.first_token) * tensor.row_bytes();
       if (part.synthetic_seed != 0) {
         errors.Add("synthesize",
                    Synthesize({part.synthetic_seed, element, part.tokens * tensor.width,
-                               tensor.type, block_.data() + to},
-                              stream_));
+                               tensor.type, to.block.data() + place},
+                              in_));
       } else {
-        CopyPart(part, tensor, offset, to, send, errors);
+        CopyPart(to, part, tensor, offset, place, /*send=*/!at_once, errors);
       }
       offset += static_cast<size_t>(part.tokens) * tensor.row_bytes();
       element += part.tokens * tensor.width;
     }
   }
+  if (at_once) Send(to, 0, at.bytes, errors);
 }
 
-void CudaBackend::CopyPart(const BatchPart& part, const InputTensor& tensor, size_t offset,
-                           size_t to, bool send, Errors& errors) {
+void CudaBackend::CopyPart(const Staging& to, const BatchPart& part, const InputTensor& tensor,
+                           size_t offset, size_t at, bool send, Errors& errors) {
   const size_t bytes = static_cast<size_t>(part.tokens) * tensor.row_bytes();
   for (size_t done = 0; done < bytes; done += kSlice) {
     const size_t size = std::min(kSlice, bytes - done);
-    CopyPieces(part.input, offset + done, size, pinned_.data() + to + done);
-    if (send) Send(to + done, to + done + size, stream_, errors);
+    CopyPieces(part.input, offset + done, size, to.pinned.data() + at + done);
+    if (send) Send(to, at + done, at + done + size, errors);
   }
 }
 
-// The answer, from the first token that somebody wants to the last, in slices: while one is copied
-// to its parts the next is on its way. Ends the step.
-void CudaBackend::CopyOut(const Batch& batch, Errors& errors) {
-  const size_t width = OutputRowBytes(shape_.geometry, batch.layout, shape_.io);
-  size_t begin = 0, end = 0;  // bytes
-  for (const BatchPart& part : batch.parts) {
-    if (part.output == nullptr) continue;
-    if (end == 0) begin = static_cast<size_t>(part.first_token) * width;
-    end = static_cast<size_t>(part.first_token + part.tokens) * width;
-  }
-  const size_t faults = Aligned(static_cast<size_t>(batch.rows()) * sizeof(uint32_t));
-  std::byte* answer = pinned_out_.data() + faults;
-  const std::byte* output = pipeline_->output(batch.layout);
-  size_t event = 0;
-  for (size_t at = begin; at < end; at += kSlice, ++event) {
-    errors.Add("copy out", cudaMemcpyAsync(answer + at, output + at, std::min(kSlice, end - at),
-                                           cudaMemcpyDeviceToHost, stream_));
-    errors.Add("copy out", cudaEventRecord(events_[event], stream_));
-  }
-  event = 0;
-  for (size_t at = begin; at < end && errors.ok(); at += kSlice, ++event) {
-    const size_t last = std::min(at + kSlice, end);
-    errors.Add("step", cudaEventSynchronize(events_[event]));
+// Bytes [begin, end) of the pinned block to the device.
+void CudaBackend::Send(const Staging& to, size_t begin, size_t end, Errors& errors) {
+  errors.Add("copy in", cudaMemcpyAsync(to.block.data() + begin, to.pinned.data() + begin,
+                                        end - begin, cudaMemcpyHostToDevice, in_));
+}
+
+void CudaBackend::Compute(const Staging& staging, const StepShape& step, bool graph,
+                          Errors& errors) {
+  const int layer = staging.batch.layer;
+  errors.Add("step", cudaStreamWaitEvent(compute_, staging.copied_in, 0));
+  if (!graph) return EnqueueStep(staging, layer, step, compute_, errors);
+  graphs_.Launch(
+      {layer, step.layout, step.rows, IndexOf(staging)},
+      [&](cudaStream_t stream) { EnqueueStep(staging, layer, step, stream, errors); }, compute_,
+      errors);
+}
+
+// What a decode graph holds.
+void CudaBackend::EnqueueStep(const Staging& staging, int layer, const StepShape& step,
+                              cudaStream_t stream, Errors& errors) {
+  pipeline_->Enqueue(layers_[static_cast<size_t>(layer)], PoolsOf(layer), step,
+                     staging.block.data(), staging.answer.data(), stream, errors);
+}
+
+// The bytes of the answer that somebody wants, from the first to the last.
+struct Wanted {
+  Wanted(const Batch& batch, size_t width) {
     for (const BatchPart& part : batch.parts) {
-      const size_t first = static_cast<size_t>(part.first_token) * width;
-      const size_t from = std::max(at, first);
-      const size_t to = std::min(last, first + static_cast<size_t>(part.tokens) * width);
-      if (part.output == nullptr || from >= to) continue;
-      std::memcpy(part.output + (from - first), answer + from, to - from);
+      if (part.output == nullptr) continue;
+      if (end == 0) begin = static_cast<size_t>(part.first_token) * width;
+      end = static_cast<size_t>(part.first_token + part.tokens) * width;
     }
   }
-  errors.Add("step", cudaStreamSynchronize(stream_));
+
+  size_t begin = 0;
+  size_t end = 0;
+};
+
+// The faults, and then the answer in slices: while one is copied to its parts the next is on its
+// way.
+void CudaBackend::CopyOut(const Staging& from, const StepBlock& at, Errors& errors) {
+  const Wanted wanted(from.batch, OutputRowBytes(shape_.geometry, from.batch.layout, shape_.io));
+  std::byte* to = from.pinned_out.data();
+  size_t event = 0;
+  const auto copy = [&](std::byte* host, const std::byte* device, size_t bytes) {
+    errors.Add("copy out", cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, out_));
+    errors.Add("copy out", cudaEventRecord(from.copied_out[event++], out_));
+  };
+  errors.Add("copy out", cudaStreamWaitEvent(out_, from.computed, 0));
+  copy(to, from.block.data() + at.faults,
+       static_cast<size_t>(from.batch.rows()) * sizeof(uint32_t));
+  to += FaultBytes(from.batch.rows());
+  for (size_t i = wanted.begin; i < wanted.end; i += kSlice) {
+    copy(to + i, from.answer.data() + i, std::min(kSlice, wanted.end - i));
+  }
+}
+
+// Waits for what CopyOut began, slice by slice.
+void CudaBackend::HandOut(const Staging& from, Errors& errors) {
+  const size_t width = OutputRowBytes(shape_.geometry, from.batch.layout, shape_.io);
+  const Wanted wanted(from.batch, width);
+  const std::byte* answer = from.pinned_out.data() + FaultBytes(from.batch.rows());
+  size_t event = 0;
+  errors.Add("step", cudaEventSynchronize(from.copied_out[event++]));
+  for (size_t at = wanted.begin; at < wanted.end && errors.ok(); at += kSlice) {
+    const size_t last = std::min(at + kSlice, wanted.end);
+    errors.Add("step", cudaEventSynchronize(from.copied_out[event++]));
+    for (const BatchPart& part : from.batch.parts) {
+      const size_t first = static_cast<size_t>(part.first_token) * width;
+      const size_t begin = std::max(at, first);
+      const size_t end = std::min(last, first + static_cast<size_t>(part.tokens) * width);
+      if (part.output == nullptr || begin >= end) continue;
+      std::memcpy(part.output + (begin - first), answer + begin, end - begin);
+    }
+  }
 }
 
 LayerPools CudaBackend::PoolsOf(int layer) const {
@@ -330,13 +413,14 @@ LayerPools CudaBackend::PoolsOf(int layer) const {
   return pools;
 }
 
+// Not behind the batches in flight: the one that left the answer has ended.
 absl::Status CudaBackend::ReadAnswer(int layer, int32_t slot, std::span<std::byte> out) {
   if (!lost_.ok()) return lost_;
   const LayerPools pools = PoolsOf(layer);
   Errors errors;
   errors.Add("read answer", cudaMemcpyAsync(out.data(), pools.answers + pools.answer_stride * slot,
-                                            out.size(), cudaMemcpyDeviceToHost, stream_));
-  errors.Add("read answer", cudaStreamSynchronize(stream_));
+                                            out.size(), cudaMemcpyDeviceToHost, in_));
+  errors.Add("read answer", cudaStreamSynchronize(in_));
   return Settle(errors);
 }
 

@@ -83,6 +83,7 @@ class Layers {
     Check(pipeline.status());
     pipeline_ = *std::move(pipeline);
     block_ = MakeBlock();
+    answer_ = Buffer(static_cast<size_t>(tokens) * shape_.answer_row_bytes());
   }
 
   // Of weights and states, read and where they are states also written.
@@ -96,7 +97,8 @@ class Layers {
 
   cudaError_t Launch(int i, cudaStream_t stream) {
     const Layer& layer = layers_[static_cast<size_t>(i % kLayers)];
-    pipeline_->Enqueue(layer.weights, layer.pools, step_, block_.bytes(), stream, errors_);
+    pipeline_->Enqueue(layer.weights, layer.pools, step_, block_.bytes(), answer_.bytes(), stream,
+                       errors_);
     Check(errors_.status());
     return cudaSuccess;
   }
@@ -133,6 +135,7 @@ class Layers {
   std::vector<Layer> layers_;
   std::unique_ptr<cuda::LayerPipeline> pipeline_;
   Buffer block_;
+  Buffer answer_;
   cuda::Errors errors_;
 };
 
