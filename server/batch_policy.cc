@@ -118,6 +118,17 @@ bool TooSmall(std::span<const QueueItem> queue, std::span<const size_t> chosen,
   });
 }
 
+// Whether what an urgent item waits for may begin: where `passed`, past a decode that would come
+// first, and where the decodes of the layers in `small` wait for more.
+bool MayBegin(std::span<const QueueItem> queue, size_t root, std::span<const int> small,
+              bool passed) {
+  if (root == kInFlight) return false;
+  const QueueItem& item = queue[root];
+  if (item.kind == Kind::kPrefill) return !passed;
+  return item.kind == Kind::kCall ||
+         std::find(small.begin(), small.end(), item.layer) == small.end();
+}
+
 }  // namespace
 
 std::vector<size_t> Decide(std::span<const QueueItem> queue, std::span<const QueueItem> in_flight,
@@ -140,14 +151,15 @@ std::vector<size_t> Decide(std::span<const QueueItem> queue, std::span<const Que
     }
   }
   std::vector<int> small;  // layers whose decodes wait for more
+  bool passed = false;     // whether a decode waits that would come first
   for (const size_t i : urgent) {
     const size_t root = roots[i];
-    if (root == kInFlight) continue;
-    const bool decode = queue[root].kind == Kind::kDecode;
-    if (decode && std::find(small.begin(), small.end(), queue[root].layer) != small.end()) continue;
-    std::vector<size_t> chosen = Merge(queue, roots, root, limits);
-    if (!TooSmall(queue, chosen, in_flight, limits)) return chosen;
-    small.push_back(queue[root].layer);
+    if (MayBegin(queue, root, small, passed)) {
+      std::vector<size_t> chosen = Merge(queue, roots, root, limits);
+      if (!TooSmall(queue, chosen, in_flight, limits)) return chosen;
+      small.push_back(queue[root].layer);
+    }
+    passed = true;
   }
   return {};
 }

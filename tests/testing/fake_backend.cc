@@ -67,6 +67,7 @@ absl::Status FakeBackend::Begin(const Batch& batch) {
   if (lost_) return absl::InternalError("the device is lost");
   runs_.push_back({batch.layer,
                    {batch.slots.begin(), batch.slots.end()},
+                   begun_.size(),
                    batch.parts.size(),
                    std::find(batch.keep_answer.begin(), batch.keep_answer.end(), 1) !=
                        batch.keep_answer.end()});

@@ -50,6 +50,7 @@ class FakeBackend final : public Backend {
   struct RunRecord {
     int layer = 0;
     std::vector<int32_t> slots;
+    size_t beside = 0;  // batches that were in flight when it began
     size_t parts = 0;   // requests merged
     bool kept = false;  // some row's answer went to the pool
   };
