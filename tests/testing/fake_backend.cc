@@ -90,7 +90,7 @@ absl::Status FakeBackend::End(std::span<RowFault> faults) {
   EXPECT_FALSE(begun_.empty());
   PassGate();
   const std::lock_guard lock(mutex_);
-  if (lost_) return absl::InternalError("the device is lost");
+  if (lost_ || ends_fail_) return absl::InternalError("the device is lost");
   const Batch batch = begun_.front();
   begun_.pop_front();
   EXPECT_EQ(faults.size(), batch.slots.size());
@@ -197,6 +197,11 @@ void FakeBackend::LoseDevice() {
 void FakeBackend::FailReads() {
   const std::lock_guard lock(mutex_);
   reads_fail_ = true;
+}
+
+void FakeBackend::FailEnds() {
+  const std::lock_guard lock(mutex_);
+  ends_fail_ = true;
 }
 
 void FakeBackend::CloseGate() {

@@ -58,6 +58,7 @@ class FakeBackend final : public Backend {
 
   void LoseDevice();  // every later Begin, End and ReadAnswer fails
   void FailReads();   // every later ReadAnswer fails
+  void FailEnds();    // every later End fails
 
   // While it is closed, End waits at the gate.
   void CloseGate();
@@ -86,6 +87,7 @@ class FakeBackend final : public Backend {
   std::vector<RunRecord> runs_;
   bool lost_ = false;
   bool reads_fail_ = false;
+  bool ends_fail_ = false;
   bool closed_ = false;
   bool blocked_ = false;
 };
