@@ -4,8 +4,9 @@
 namespace gdn::cuda {
 namespace {
 
-// From here on the states are worth a ring of their own.
-constexpr int64_t kStreamRows = 8;
+// From here on the states are worth a ring of their own, whose shared memory keeps the kernel from
+// beginning beside the one before.
+constexpr int64_t kStreamRows = 9;
 
 bool Aligned(const void* data, int64_t stride) {
   return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % 8 == 0;

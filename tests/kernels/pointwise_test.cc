@@ -207,7 +207,7 @@ GDN_ON_EVERY_IMPLEMENTATION(ProjectionTest);
 
 TEST_P(ProjectionTest, EveryTypeAndManySizes) {
   for (DType io : kTypes) {
-    for (int64_t tokens : {0, 1, 2, 7, 33, 70}) {
+    for (int64_t tokens : {0, 1, 2, 7, 9, 16, 27, 33, 70}) {
       const int64_t in = 192;
       const int64_t out = 200;
       Rng rng(tokens);
