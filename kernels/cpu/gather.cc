@@ -1,50 +1,22 @@
 #include "kernels/cpu/gather.h"
 
 #include <algorithm>
-#include <cstring>
-#include <span>
-#include <string_view>
 
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/dtype.h"
+#include "kernels/pieces.h"
+#include "kernels/synthetic.h"
 
 namespace gdn::cpu {
 namespace {
 
 constexpr int64_t kPiece = 16;  // tokens that a thread copies at a time
 
-// Bytes [offset, offset + size) of the pieces joined.
-void CopyBytes(std::span<const std::string_view> pieces, size_t offset, size_t size,
-               std::byte* to) {
-  for (const std::string_view piece : pieces) {
-    if (size == 0) return;
-    if (offset >= piece.size()) {
-      offset -= piece.size();
-      continue;
-    }
-    const size_t n = std::min(size, piece.size() - offset);
-    std::memcpy(to, piece.data() + offset, n);
-    to += n;
-    size -= n;
-    offset = 0;
-  }
-}
-
-// SplitMix64: the i-th of a sequence of 64 random bits.
-uint64_t RandomBits(uint64_t seed, uint64_t i) {
-  uint64_t x = seed + (i + 1) * 0x9e3779b97f4a7c15;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
-}
-
-// Elements [first, first + n) of a part's input, uniform over the multiples of 1/128 in [-1, 1):
-// exact in every type.
+// Elements [first, first + n) of a part's input.
 void Synthesize(uint64_t seed, DType type, int64_t first, int64_t n, std::byte* to) {
   for (int64_t i = 0; i < n; ++i) {
-    const uint64_t bits = RandomBits(seed, static_cast<uint64_t>(first + i));
-    Store(to, type, i, static_cast<float>(static_cast<int>(bits >> 56) - 128) / 128.0f);
+    Store(to, type, i, SyntheticValue(seed, static_cast<uint64_t>(first + i)));
   }
 }
 
@@ -90,8 +62,8 @@ void InputStage::LoadPart(const BatchPart& part, int64_t begin, int64_t end) {
       Synthesize(part.synthetic_seed, tensor.type, element + token * tensor.width,
                  (end - begin) * tensor.width, to);
     } else {
-      CopyBytes(part.input, offset + static_cast<size_t>(token) * row,
-                static_cast<size_t>(end - begin) * row, to);
+      CopyPieces(part.input, offset + static_cast<size_t>(token) * row,
+                 static_cast<size_t>(end - begin) * row, to);
     }
     stage += static_cast<size_t>(capacity_) * row;
     offset += static_cast<size_t>(part.tokens) * row;

@@ -328,7 +328,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 // Blocks that share the V of a head: the fewer heads there are to run, the more.
 int SplitOf(const FusedGdnDecodeParams& p) {
-  constexpr int64_t kBlocks = 256;  // as many as the device holds at once
+  constexpr int64_t kBlocks = 192;  // beyond, clusters of them no longer fit at once
   if (p.rows.offsets != nullptr) return 1;
   const int group = p.heads.value_heads / p.heads.key_heads;
   for (const int split : {4, 2}) {
@@ -339,11 +339,16 @@ int SplitOf(const FusedGdnDecodeParams& p) {
   return 1;
 }
 
-// The largest cluster that holds all blocks of a key head and divides those of a row.
-unsigned ClusterOf(const Heads& heads, int split) {
-  const int group = heads.value_heads / heads.key_heads;
+// A cluster holds all blocks of a key head and divides those of a row. The largest has the least of
+// the check to do in each block; but where every block may have a processor of its own, the
+// smallest gets them.
+unsigned ClusterOf(const FusedGdnDecodeParams& p, int split) {
+  constexpr int64_t kProcessors = 128;
+  const int least = p.heads.value_heads / p.heads.key_heads * split;
+  const int blocks = p.heads.value_heads * split;
+  if (p.rows.offsets == nullptr && blocks * p.rows.count <= kProcessors) return least;
   int size = kMaxCluster;
-  while (size % (group * split) != 0 || heads.value_heads * split % size != 0) --size;
+  while (size % least != 0 || blocks % size != 0) --size;
   return static_cast<unsigned>(size);
 }
 
@@ -351,7 +356,7 @@ template <typename Io, typename State, int kSplit>
 cudaError_t Launch(const FusedGdnDecodeParams& p, cudaStream_t stream) {
   cudaLaunchAttribute attributes[2];
   attributes[0].id = cudaLaunchAttributeClusterDimension;
-  attributes[0].val.clusterDim = {ClusterOf(p.heads, kSplit), 1, 1};
+  attributes[0].val.clusterDim = {ClusterOf(p, kSplit), 1, 1};
   attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[1].val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};

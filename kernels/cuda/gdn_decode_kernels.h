@@ -10,7 +10,8 @@ namespace gdn::cuda::decode {
 // A block for each value head of each row: shortest for few rows; rows of any length.
 cudaError_t LaunchCluster(const FusedGdnDecodeParams& p, cudaStream_t stream);
 
-// As many blocks as the device holds, through which the states stream: for many rows of one token.
+// As many blocks as the device holds, through which the states stream: for rows of one token, three
+// of them or more.
 cudaError_t LaunchStream(const FusedGdnDecodeParams& p, cudaStream_t stream);
 
 }  // namespace gdn::cuda::decode

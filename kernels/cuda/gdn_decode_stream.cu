@@ -1,398 +1,425 @@
-// Many rows: every block goes through the states of one key head, row after row. The copy engine
-// moves them through a ring in shared memory, ahead of and behind the warps that update them, so
-// that device memory never waits. Nobody else touches the conv state of the block's heads.
+// Many rows: the blocks, one to a processor, take the rows of the key heads as they come to them.
+// The copy engine moves the states of the value heads through a ring in shared memory, ahead of and
+// behind the warps that update them, so that device memory never waits. Nobody else touches the
+// conv state of the heads of a row that a block has taken.
 #include <algorithm>
 
-#include "kernels/cuda/gdn_decode.cuh"
 #include "kernels/cuda/gdn_decode_kernels.h"
+#include "kernels/cuda/gdn_decode_stream.cuh"
 
 namespace gdn::cuda::decode {
 namespace {
 
-// The roles of the warps.
-constexpr int kInputWarp = kWarps;  // six: convolution, gates and the check
-constexpr int kInputWarps = 6;
-constexpr int kCopyWarp = kInputWarp + kInputWarps;  // one thread: states in and out
-constexpr int kNormWarp = kCopyWarp + 1;             // o out
-constexpr int kInputThreads = kInputWarps * 32;
-constexpr int kBlockThreads = (kNormWarp + 1) * 32;
-
-constexpr int kMaxGroup = 8;                // R
-constexpr int kRing = 3 * kDim * kDim * 4;  // bytes
-
-// What a row brings to the value heads of the key head.
-struct alignas(16) Item {
-  float qkv[(2 + kMaxGroup) * kDim];  // q | k | v of each head
-  float squares[4];
-  Gates gates[kMaxGroup];
-  bool pad;
-  bool has_state;
-  bool bad;  // NaN or infinity in the row's input
-};
-
-template <typename State>
-struct Shared {
-  static constexpr int kStages = kRing / (kDim * kDim * sizeof(State));
-
-  alignas(128) State state[kStages][kDim * kDim];
-  alignas(16) Item items[2];
-  alignas(16) float o[2][kDim];
-  bool keep[kStages];  // whether the stage goes back to the pool
-  alignas(8) uint64_t full[kStages];
-  uint64_t done[kStages];
-  uint64_t ready[2];
-  uint64_t consumed[2];
-  uint64_t o_full[2];
-  uint64_t o_free[2];
-};
-
-// Where a role stands in a ring of buffers.
-template <int kBuffers>
-struct Cursor {
-  int index = 0;
-  unsigned parity = 0;  // of the round
-
-  __device__ void Next() {
-    if (++index < kBuffers) return;
-    index = 0;
-    parity ^= 1;
+// Whether what of the row's input falls to this of `threads` threads has NaN or infinity.
+template <typename Io>
+__device__ bool RowBad(const FusedGdnDecodeParams& p, int64_t row, int thread, int threads) {
+  const Io* mixed = static_cast<const Io*>(p.mixed_qkv) + row * p.mixed_stride;
+  const Io* z = static_cast<const Io*>(p.z) + row * p.z_stride;
+  const int heads = p.heads.value_heads, mixed_pieces = (2 * p.heads.key_heads + heads) * kDim / 8;
+  bool bad = false;
+#pragma unroll 4
+  for (int i = thread; i < mixed_pieces; i += threads) {
+    bad |= NonFinite<Io>(LoadStreaming(mixed + i * 8));
   }
-};
+#pragma unroll 4
+  for (int i = thread; p.z != nullptr && i < heads * kDim / 8; i += threads) {
+    bad |= NonFinite<Io>(LoadStreaming(z + i * 8));
+  }
+  for (int i = thread; i < heads; i += threads) {
+    const float2 gates = LoadGates<Io>(p, row, i);
+    bad |= !isfinite(gates.x) || !isfinite(gates.y);
+  }
+  return bad;
+}
 
-// The block's rows: all that have its place in the grid.
-struct Walk {
-  int key_head;
-  int group;
-  int64_t first;
-  int64_t step;
-
-  __device__ explicit Walk(const FusedGdnDecodeParams& p)
-      : key_head(blockIdx.x % p.heads.key_heads),
-        group(p.heads.value_heads / p.heads.key_heads),
-        first(blockIdx.x / p.heads.key_heads),
-        step(gridDim.x / p.heads.key_heads) {}
-  __device__ int head(int i) const { return key_head * group + i; }
-};
-
-// Convolution, gates and check of one row after the other. All loads of a row are in flight at
-// once, before its place in shared memory is free.
+// Convolution, gates and check of one work after the other.
 template <typename Io>
 class InputWarps {
  public:
-  __device__ InputWarps(const FusedGdnDecodeParams& p, const Walk& walk)
-      : p_(p),
-        walk_(walk),
-        thread_(threadIdx.x - kInputWarp * 32),
-        conv_dim_((2 * p.heads.key_heads + p.heads.value_heads) * kDim),
-        mixed_pieces_(conv_dim_ / 8),
-        pieces_(mixed_pieces_ + (p.z == nullptr ? 0 : p.heads.value_heads * (kDim / 8))) {}
+  // Before what precedes on the stream has ended.
+  __device__ InputWarps(const FusedGdnDecodeParams& p, const Work& first)
+      : p_(p), thread_(threadIdx.x - kInputWarp * 32), group_(GroupOf(p)) {
+    LoadWeights(first.key_head);
+  }
+
+  template <typename State>
+  __device__ void Run(const Work& first, Shared<State>& shared) {
+    Cursor at{2};
+    WorkList<State> works(p_, shared);
+    if (!first.pad()) Load(first);
+    Arrive(shared.begun);
+    bool begun = true;
+    while (const Work* work = works.Next()) {
+      const bool pad = work->pad();
+      if (!pad && !begun) {
+        LoadWeights(work->key_head);
+        Load(*work);
+      }
+      begun = false;
+      works.WaitLoaded();
+      if (!pad) {
+        LoadWindows(work->has_state, works.template Window<Io>((2 + group_) * kDim));
+        CheckShare(work->row);
+      }
+      Wait(shared.consumed[at.index], at.parity ^ 1);
+      if (!pad) Fill(shared.items[at.index]);
+      Arrive(shared.ready[at.index]);
+      at.Next();
+      works.Over();
+    }
+  }
+
+ private:
+  static constexpr int kPairs = (2 + kMaxGroup) * kDim / 2 / kInputThreads;  // of a thread
+
+  // The thread's i-th pair of channels in the window.
+  __device__ int PairOf(int i) const { return thread_ + i * kInputThreads; }
+  __device__ bool Has(int i) const { return PairOf(i) < (2 + group_) * kDim / 2; }
+
+  __device__ void LoadWeights(int key_head) {
+    const Channels channels(p_, key_head);
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) {
+      if (!Has(i)) continue;
+      const int part = min(PairOf(i) / (kDim / 2), 2);
+      weights_[i] =
+          LoadConvWeights(p_, channels.Begin(part) + PairOf(i) * 2 - Channels::Place(part));
+    }
+    if (p_.g != nullptr || thread_ >= group_) return;
+    a_log_ = __ldg(p_.a_log + key_head * group_ + thread_);
+    dt_bias_ = __ldg(p_.dt_bias + key_head * group_ + thread_);
+  }
+
+  // From global memory, while the window is on its way.
+  __device__ void Load(const Work& work) {
+    const int head = work.key_head * group_;
+    z_ = {};
+    if (p_.z != nullptr && thread_ < group_ * (kDim / 8)) {
+      z_ = LoadStreaming(static_cast<const Io*>(p_.z) + work.row * p_.z_stride + head * kDim +
+                         thread_ * 8);
+    }
+    gates_ = {};
+    if (thread_ < group_) gates_ = LoadGates<Io>(p_, work.row, head + thread_);
+  }
+
+  // Where the state counts as zero the window is to say so: it becomes the state.
+  __device__ void LoadWindows(bool has_state, Io* window) {
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) {
+      if (!Has(i)) continue;
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) {
+        auto* at = reinterpret_cast<uint32_t*>(window + j * (2 + group_) * kDim) + PairOf(i);
+        if (j < kWidth - 1 && !has_state) *at = 0;
+        windows_[i][j].bits = *at;
+      }
+    }
+    if (!has_state) AsyncProxyFence();
+  }
+
+  // Of the row's input the block checks what it needs anyway, and lets all blocks know.
+  __device__ void CheckShare(int64_t row) const {
+    bool bad = NonFinite<Io>(z_) || !isfinite(gates_.x) || !isfinite(gates_.y);
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) {
+      if (Has(i)) bad |= NonFinite<Io>(windows_[i][kWidth - 1].bits);
+    }
+    bad = NamedBarrierOr(1, kInputThreads, bad);
+    if (thread_ != 0) return;
+    if (bad) {
+      atomicOr(p_.faults + row, kFaultNonFinite);
+    } else {
+      Finite(p_, row).Add();
+    }
+  }
+
+  __device__ void Fill(Item& item) const {
+    if (thread_ < group_) item.gates[thread_] = MakeGates(p_, gates_, a_log_, dt_bias_);
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) {
+      if (!Has(i)) continue;
+      const float2 y = Convolve(p_, weights_[i], windows_[i]);
+      reinterpret_cast<float2*>(item.qkv)[PairOf(i)] = y;
+      if (PairOf(i) >= kDim) continue;  // v; q and k have whole warps
+      const float square = WarpSum(fmaf(y.x, y.x, y.y * y.y));
+      if (PairOf(i) % 32 == 0) item.squares[PairOf(i) / 32] = square;
+    }
+  }
+
+  const FusedGdnDecodeParams& p_;
+  int thread_;
+  int group_;
+  ConvWeights weights_[kPairs];
+  Pair<Io> windows_[kPairs][kWidth];
+  uint4 z_;
+  float2 gates_;
+  float a_log_ = 0.0f;
+  float dt_bias_ = 0.0f;
+};
+
+template <typename Io>
+__device__ void LoadWindow(const FusedGdnDecodeParams& p, const Work& work, Io* window,
+                           uint32_t loaded) {
+  if (work.pad()) return BarrierArrive(loaded);
+  const Channels channels(p, work.key_head);
+  const int taps = work.has_state ? kWidth : 1;
+  BarrierArriveExpect(loaded, taps * channels.count() * sizeof(Io));
+  for (int part = 0; part < 3; ++part) {
+    const int channel = channels.Begin(part);
+    const unsigned bytes = channels.Count(part) * sizeof(Io);
+    for (int j = kWidth - taps; j < kWidth; ++j) {
+      const Io* from = j == kWidth - 1 ? static_cast<const Io*>(p.mixed_qkv) +
+                                             work.row * p.mixed_stride + channel
+                                       : ConvState<Io>(p, work, j, channel);
+      CopyBulk(SharedAddress(window + j * channels.count() + Channels::Place(part)), from, bytes,
+               loaded);
+    }
+  }
+}
+
+// Takes works, of which the first two go by the block's number, and loads their states.
+template <typename Io, typename State>
+__device__ void LoadThread(const FusedGdnDecodeParams& p, Work work, Work second,
+                           Shared<State>& shared) {
+  const int group = GroupOf(p);
+  const unsigned count = static_cast<unsigned>(p.rows.count) * p.heads.key_heads;
+  WorkList<State> works(p, shared);
+  Cursor stage{Shared<State>::kStages};
+  for (bool begun = true;; works.Advance()) {
+    works.Put(work);
+    if (work.row < 0) return;
+    LoadWindow(p, work, works.template Window<Io>((2 + group) * kDim), works.loaded());
+    Wait(shared.begun, 0);  // small loads would queue behind these
+    for (int i = 0; i < group * kParts; ++i, stage.Next()) {
+      const uint32_t full = SharedAddress(&shared.full[stage.index]);
+      Wait(shared.free[stage.index], stage.parity ^ 1);
+      if (!work.pad() && work.has_state) {
+        BarrierArriveExpect(full, Part<State>::kBytes);
+        CopyBulk(SharedAddress(&shared.parts[stage.index]), StatesOf<State>(p, work) + i,
+                 Part<State>::kBytes, full);
+      } else {
+        BarrierArrive(full);
+      }
+    }
+    if (begun) {
+      work = second;
+      begun = false;
+      continue;
+    }
+    const unsigned taken = atomicAdd(p.faults, kTaken) / kTaken;
+    // Every work but a block's first is followed by one such addition: this was the last of all.
+    if (taken + 1 == count - gridDim.x) atomicAnd(p.faults, kFaultBits);
+    work = WorkOf(p, 2 * gridDim.x + taken);
+  }
+}
+
+// Sends the states of one work after the other back, if the whole row's input is finite.
+template <typename Io>
+class StoreWarp {
+ public:
+  __device__ explicit StoreWarp(const FusedGdnDecodeParams& p) : p_(p) {}
 
   template <typename State>
   __device__ void Run(Shared<State>& shared) {
-    Cursor<2> at;
-    int64_t slot = 0;
-    bool has_state = false;
-    LoadRow(walk_.first, slot, has_state);
-    for (int64_t row = walk_.first; row < p_.rows.count; row += walk_.step, at.Next()) {
-      Item& item = shared.items[at.index];
-      const bool pad = slot < 0;
-      if (!pad) Load(row, slot, has_state);
-      int64_t next_slot = 0;
-      bool next_has_state = false;
-      LoadRow(row + walk_.step, next_slot, next_has_state);
-      BarrierWait(SharedAddress(&shared.consumed[at.index]), at.parity ^ 1);
-      if (!pad) Fill(row, slot, has_state, item);
-      if (thread_ == 0) {
-        item.pad = pad;
-        item.has_state = has_state;
+    const int group = GroupOf(p_);
+    WorkList<State> works(p_, shared);
+    Cursor stage{Shared<State>::kStages}, left{Shared<State>::kStages};
+    int leaving = 0;
+    while (const Work* work = works.Next()) {
+      works.WaitLoaded();
+      bool keep = !work->pad();
+      for (int i = 0; i < group * kParts; ++i, stage.Next()) {
+        Wait(shared.done[stage.index], stage.parity);
+        // Only here this block is sure to have said what it has found.
+        if (i == 0 && keep) keep = Hear(work->row);
+        if (lane_ == 0) {
+          if (keep) {
+            if (i == 0) StoreWindow(*work, works.template Window<Io>((2 + group) * kDim));
+            StoreBulk(StatesOf<State>(p_, *work) + i, SharedAddress(&shared.parts[stage.index]),
+                      Part<State>::kBytes);
+          }
+          StoreBulkCommit();
+          StoreBulkWaitRead<Shared<State>::kLeaving>();
+          if (++leaving > Shared<State>::kLeaving) {
+            --leaving;
+            Arrive(shared.free[left.index]);
+            left.Next();
+          }
+        }
+        __syncwarp();
       }
-      __syncwarp();
-      if (thread_ % 32 == 0) BarrierArrive(SharedAddress(&shared.ready[at.index]));
-      slot = next_slot;
-      has_state = next_has_state;
+      works.Over();
     }
+    if (lane_ == 0) StoreBulkWait();
   }
 
  private:
-  static constexpr int kPieces = 8;  // of a thread, loaded early
-  static constexpr int kPairs = 2;
-
-  __device__ void LoadRow(int64_t row, int64_t& slot, bool& has_state) const {
-    if (row >= p_.rows.count) return;
-    slot = p_.rows.slot(row);
-    has_state = p_.rows.has_state(row);
+  // Whether the row's input is finite, from what the blocks of all key heads have found. They are
+  // not waited for long: they may not have begun.
+  __device__ bool Hear(int64_t row) const {
+    const unsigned blocks = p_.heads.key_heads;
+    bool finite = false, bad = false;
+    for (int i = 0; i < kLooks && !finite && !bad; ++i) {
+      finite = __any_sync(~0u, Finite(p_, row).Load() == blocks);
+      bad = __any_sync(~0u, (LoadRelaxed(p_.faults + row) & kFaultNonFinite) != 0);
+    }
+    if (!finite && !bad) {
+      bad = __any_sync(~0u, RowBad<Io>(p_, row, lane_, 32));
+      if (bad && lane_ == 0) atomicOr(p_.faults + row, kFaultNonFinite);
+    }
+    if (lane_ == 0 && row == 0) __threadfence();  // its counters are not in one word
+    if (lane_ == 0 && Heard(p_, row).Add() == blocks) {
+      Finite(p_, row).Clear();
+      Heard(p_, row).Clear();
+    }
+    return !bad;
   }
 
-  __device__ void Load(int64_t row, int64_t slot, bool has_state) {
-#pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      LoadPair(thread_ + i * kInputThreads, row, slot, has_state, window_[i]);
-    }
-#pragma unroll
-    for (int i = 0; i < kPieces; ++i) early_[i] = Piece(row, thread_ + i * kInputThreads);
-    all_gates_ = LoadGates<Io>(p_, row, thread_);
-    if (thread_ < walk_.group) gates_ = LoadGates<Io>(p_, row, walk_.head(thread_));
-  }
-
-  __device__ void Fill(int64_t row, int64_t slot, bool has_state, Item& item) {
-    const bool bad = NamedBarrierOr(1, kInputThreads, Bad(row));
-    if (thread_ == 0) {
-      item.bad = bad;
-      if (bad) atomicOr(p_.faults + row, kFaultNonFinite);
-    }
-    if (thread_ < walk_.group) {
-      const int head = walk_.head(thread_);
-      const bool given = p_.g != nullptr;
-      item.gates[thread_] = MakeGates(p_, gates_, given ? 0.0f : __ldg(p_.a_log + head),
-                                      given ? 0.0f : __ldg(p_.dt_bias + head));
-    }
-#pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      StorePair(thread_ + i * kInputThreads, slot, bad, window_[i], item);
-    }
-    for (int pair = thread_ + kPairs * kInputThreads; pair < Pairs(); pair += kInputThreads) {
-      Pair<Io> window[kWidth] = {};
-      LoadPair(pair, row, slot, has_state, window);
-      StorePair(pair, slot, bad, window, item);
-    }
-  }
-
-  // Whether what of the row's whole input falls to this thread has NaN or infinity.
-  __device__ bool Bad(int64_t row) const {
-    bool bad = !isfinite(all_gates_.x) || !isfinite(all_gates_.y);
-#pragma unroll
-    for (int i = 0; i < kPieces; ++i) bad |= NonFinite<Io>(early_[i]);
-    for (int i = thread_ + kPieces * kInputThreads; i < pieces_; i += kInputThreads) {
-      bad |= NonFinite<Io>(Piece(row, i));
-    }
-    for (int i = thread_ + kInputThreads; i < p_.heads.value_heads; i += kInputThreads) {
-      const float2 gates = LoadGates<Io>(p_, row, i);
-      bad |= !isfinite(gates.x) || !isfinite(gates.y);
-    }
-    return bad;
-  }
-
-  __device__ uint4 Piece(int64_t row, int i) const {
-    if (i >= pieces_) return {};
-    const Io* x = i < mixed_pieces_
-                      ? static_cast<const Io*>(p_.mixed_qkv) + row * p_.mixed_stride
-                      : static_cast<const Io*>(p_.z) + row * p_.z_stride - mixed_pieces_ * 8;
-    return LoadStreaming(reinterpret_cast<const uint4*>(x) + i);
-  }
-
-  // Pairs of channels: of q, k, and v of the heads of the group, in this order.
-  __device__ int Pairs() const { return (2 + walk_.group) * kDim / 2; }
-  __device__ int Channel(int pair) const {
-    const int part = pair / (kDim / 2);
-    const int first = part == 0   ? walk_.key_head
-                      : part == 1 ? p_.heads.key_heads + walk_.key_head
-                                  : 2 * p_.heads.key_heads + walk_.head(part - 2);
-    return first * kDim + pair % (kDim / 2) * 2;
-  }
-  __device__ uint32_t* ConvState(int pair, int64_t slot, int tap) const {
-    Io* state = static_cast<Io*>(p_.conv.data) + slot * p_.conv.slot_stride;
-    return reinterpret_cast<uint32_t*>(state + tap * conv_dim_ + Channel(pair));
-  }
-
-  __device__ void LoadPair(int pair, int64_t row, int64_t slot, bool has_state,
-                           Pair<Io> (&window)[kWidth]) const {
-    if (pair >= Pairs()) return;
-    const Io* x = static_cast<const Io*>(p_.mixed_qkv) + row * p_.mixed_stride + Channel(pair);
-    window[kWidth - 1].bits = __ldg(reinterpret_cast<const uint32_t*>(x));
-#pragma unroll
-    for (int j = 0; j < kWidth - 1; ++j) {
-      window[j].bits = has_state ? *ConvState(pair, slot, j) : 0;
-    }
-  }
-
-  __device__ void StorePair(int pair, int64_t slot, bool bad, const Pair<Io> (&window)[kWidth],
-                            Item& item) const {
-    if (pair >= Pairs()) return;
-    const float2 y = Convolve(p_, LoadConvWeights(p_, Channel(pair)), window);
-    reinterpret_cast<float2*>(item.qkv)[pair] = y;
-    if (pair < kDim) {  // of q or k: whole warps
-      const float square = WarpSum(fmaf(y.x, y.x, y.y * y.y));
-      if (pair % 32 == 0) item.squares[pair / 32] = square;
-    }
-    if (bad) return;
-#pragma unroll
-    for (int j = 0; j < kWidth - 1; ++j) *ConvState(pair, slot, j) = window[j + 1].bits;
-  }
-
-  const FusedGdnDecodeParams& p_;
-  const Walk& walk_;
-  int thread_;
-  int conv_dim_;
-  int mixed_pieces_;
-  int pieces_;
-  Pair<Io> window_[kPairs][kWidth];
-  uint4 early_[kPieces];
-  float2 all_gates_;
-  float2 gates_;
-};
-
-// The states of the block's rows, in the order in which they are worked on.
-template <typename State>
-class CopyThread {
- public:
-  __device__ CopyThread(const FusedGdnDecodeParams& p, const Walk& walk, Shared<State>& shared)
-      : p_(p), walk_(walk), shared_(shared) {}
-
-  __device__ void Run() {
-    Place next = {walk_.first, 0};
-    for (int i = 0; i < Shared<State>::kStages; ++i) Load(i, next);
-    Cursor<Shared<State>::kStages> at;
-    for (Place place = {walk_.first, 0}; place.row < p_.rows.count; Advance(place), at.Next()) {
-      BarrierWait(SharedAddress(&shared_.done[at.index]), at.parity);
-      if (shared_.keep[at.index]) {
-        StoreBulk(Slot(place), SharedAddress(shared_.state[at.index]), kBytes);
-        StoreBulkCommit();
-        StoreBulkWaitRead();
+  __device__ void StoreWindow(const Work& work, const Io* window) const {
+    const Channels channels(p_, work.key_head);
+    for (int part = 0; part < 3; ++part) {
+      for (int j = 0; j < kWidth - 1; ++j) {
+        StoreBulk(ConvState<Io>(p_, work, j, channels.Begin(part)),
+                  SharedAddress(window + (j + 1) * channels.count() + Channels::Place(part)),
+                  channels.Count(part) * sizeof(Io));
       }
-      Load(at.index, next);
     }
-    StoreBulkWait();
-  }
-
- private:
-  static constexpr unsigned kBytes = kDim * kDim * sizeof(State);
-
-  struct Place {
-    int64_t row;
-    int head;  // in the group
-  };
-
-  __device__ void Advance(Place& place) const {
-    if (++place.head < walk_.group) return;
-    place = {place.row + walk_.step, 0};
-  }
-
-  __device__ State* Slot(const Place& place) const {
-    return static_cast<State*>(p_.ssm.data) + p_.rows.slot(place.row) * p_.ssm.slot_stride +
-           int64_t{walk_.head(place.head)} * kDim * kDim;
-  }
-
-  // The state at `place` to the stage, and `place` to the next one.
-  __device__ void Load(int stage, Place& place) {
-    if (place.row >= p_.rows.count) return;
-    const uint32_t full = SharedAddress(&shared_.full[stage]);
-    if (p_.rows.slot(place.row) >= 0 && p_.rows.has_state(place.row)) {
-      BarrierArriveExpect(full, kBytes);
-      CopyBulk(SharedAddress(shared_.state[stage]), Slot(place), kBytes, full);
-    } else {
-      BarrierArrive(full);
-    }
-    Advance(place);
   }
 
   const FusedGdnDecodeParams& p_;
-  const Walk& walk_;
-  Shared<State>& shared_;
+  int lane_ = threadIdx.x % 32;
 };
 
 template <typename State>
-__device__ void StepWarps(const FusedGdnDecodeParams& p, const Walk& walk, Shared<State>& shared) {
-  const bool leader = threadIdx.x % 32 == 0;
-  Cursor<Shared<State>::kStages> stage;
-  Cursor<2> at, o;
+__device__ void StepWarps(const FusedGdnDecodeParams& p, Shared<State>& shared) {
+  const int group = GroupOf(p);
+  const int part = threadIdx.x / (kThreads / kParts);
+  WorkList<State> works(p, shared);
+  Cursor head{Shared<State>::kStages / kParts}, at{2}, o{2};
   StateTile<State, kDim / kRowsAtOnce> tile;
-  for (int64_t row = walk.first; row < p.rows.count; row += walk.step, at.Next()) {
+  while (const Work* work = works.Next()) {
     const Item& item = shared.items[at.index];
-    BarrierWait(SharedAddress(&shared.ready[at.index]), at.parity);
-    for (int i = 0; i < walk.group; ++i, stage.Next(), o.Next()) {
-      BarrierWait(SharedAddress(&shared.full[stage.index]), stage.parity);
-      BarrierWait(SharedAddress(&shared.o_free[o.index]), o.parity ^ 1);
-      if (!item.pad) {
-        if (item.has_state) {
-          tile.LoadShared(shared.state[stage.index]);
+    const bool pad = work->pad(), has_state = work->has_state;
+    Wait(shared.ready[at.index], at.parity);
+    for (int i = 0; i < group; ++i, head.Next(), o.Next()) {
+      State* state = shared.parts[head.index * kParts].state;
+      Wait(shared.full[head.index * kParts + part], head.parity);
+      Wait(shared.o_free[o.index], o.parity ^ 1);
+      if (!pad) {
+        if (has_state) {
+          tile.LoadShared(state);
         } else {
           tile.Zero();
         }
         tile.Step(
             p, {item.qkv, item.qkv + kDim, item.qkv + (2 + i) * kDim, item.squares, item.gates[i]},
             [&](int v, float x) { shared.o[o.index][v] = x; });
-        tile.StoreShared(shared.state[stage.index]);
+        tile.StoreShared(state);
         AsyncProxyFence();
       }
-      if (threadIdx.x == 0) shared.keep[stage.index] = !item.pad && !item.bad;
-      __syncwarp();
-      if (leader) {
-        BarrierArrive(SharedAddress(&shared.o_full[o.index]));
-        BarrierArrive(SharedAddress(&shared.done[stage.index]));
-      }
+      Arrive(shared.done[head.index * kParts + part]);
+      Arrive(shared.o_full[o.index]);
     }
-    if (leader) BarrierArrive(SharedAddress(&shared.consumed[at.index]));
+    Arrive(shared.consumed[at.index]);
+    at.Next();
+    works.Over();
   }
 }
 
 template <typename Io, typename State>
-__device__ void NormWarp(const FusedGdnDecodeParams& p, const Walk& walk, Shared<State>& shared) {
+__device__ void NormWarp(const FusedGdnDecodeParams& p, Shared<State>& shared) {
+  const int group = GroupOf(p);
   const int lane = threadIdx.x % 32;
   float4 weight = {};
   if (p.z != nullptr) weight = __ldg(reinterpret_cast<const float4*>(p.norm_weight) + lane);
-  Cursor<2> o;
-  for (int64_t row = walk.first; row < p.rows.count; row += walk.step) {
-    const bool pad = p.rows.slot(row) < 0;
+  WorkList<State> works(p, shared);
+  Cursor o{2};
+  while (const Work* work = works.Next()) {
     bool finite = true;
-    for (int i = 0; i < walk.group; ++i, o.Next()) {
-      const int channel = walk.head(i) * kDim + lane * 4;
-      Io* to = static_cast<Io*>(p.o) + row * p.o_stride + channel;
+    for (int i = 0; i < group; ++i, o.Next()) {
+      const int channel = (work->key_head * group + i) * kDim + lane * 4;
+      Io* to = static_cast<Io*>(p.o) + work->row * p.o_stride + channel;
       Quad<Io> z = {};
       if (p.z != nullptr) {
-        z = *reinterpret_cast<const Quad<Io>*>(static_cast<const Io*>(p.z) + row * p.z_stride +
-                                               channel);
+        z = *reinterpret_cast<const Quad<Io>*>(static_cast<const Io*>(p.z) +
+                                               work->row * p.z_stride + channel);
       }
-      BarrierWait(SharedAddress(&shared.o_full[o.index]), o.parity);
+      Wait(shared.o_full[o.index], o.parity);
       const float4 x = reinterpret_cast<const float4*>(shared.o[o.index])[lane];
-      __syncwarp();
-      if (lane == 0) BarrierArrive(SharedAddress(&shared.o_free[o.index]));
-      if (pad) {
+      Arrive(shared.o_free[o.index]);
+      if (work->pad()) {
         *reinterpret_cast<Quad<Io>*>(to) = {};
       } else {
         finite &= NormAndStore(p, x, weight, z, to);
       }
     }
-    if (!finite) atomicOr(p.faults + row, kFaultOverflow);
+    if (!finite) atomicOr(p.faults + work->row, kFaultOverflow);
+    works.Over();
   }
+}
+
+template <int kCount>
+__device__ void Init(uint64_t (&barriers)[kCount], unsigned arrivals) {
+  for (uint64_t& barrier : barriers) BarrierInit(SharedAddress(&barrier), arrivals);
 }
 
 template <typename State>
 __device__ void InitBarriers(Shared<State>& shared) {
   if (threadIdx.x == 0) {
-    for (int i = 0; i < Shared<State>::kStages; ++i) {
-      BarrierInit(SharedAddress(&shared.full[i]), 1);
-      BarrierInit(SharedAddress(&shared.done[i]), kWarps);
-    }
-    for (int i = 0; i < 2; ++i) {
-      BarrierInit(SharedAddress(&shared.ready[i]), kInputWarps);
-      BarrierInit(SharedAddress(&shared.consumed[i]), kWarps);
-      BarrierInit(SharedAddress(&shared.o_full[i]), kWarps);
-      BarrierInit(SharedAddress(&shared.o_free[i]), 1);
-    }
+    Init(shared.taken, 1);
+    Init(shared.loaded, 1);
+    Init(shared.over, kThreads + kInputThreads + 32 + 32);
+    Init(shared.full, 1);
+    Init(shared.done, kThreads / kParts);
+    Init(shared.free, 1);
+    BarrierInit(SharedAddress(&shared.begun), kInputThreads);
+    Init(shared.ready, kInputThreads);
+    Init(shared.consumed, kThreads);
+    Init(shared.o_full, kThreads);
+    Init(shared.o_free, 32);
     BarrierInitFence();
   }
   __syncthreads();
 }
 
-// Grid: a multiple of H.
+__device__ void Begin() {
+  GridDependencyWait();
+  GridDependencyLaunch();
+}
+
+// Grid: not more blocks than works.
 template <typename Io, typename State>
 __global__ void __launch_bounds__(kBlockThreads, 1)
     StreamKernel(const __grid_constant__ FusedGdnDecodeParams p) {
   extern __shared__ __align__(128) unsigned char memory[];
   Shared<State>& shared = *reinterpret_cast<Shared<State>*>(memory);
-  const Walk walk(p);
-  InitBarriers(shared);
-  GridDependencyWait();
-  GridDependencyLaunch();
   const int warp = threadIdx.x / 32;
+  const bool first_lane = threadIdx.x % 32 == 0;
+  Work first = {}, second = {};
+  if (warp >= kInputWarp && warp <= kLoadWarp) {
+    first = WorkOf(p, blockIdx.x);
+    second = WorkOf(p, blockIdx.x + gridDim.x);
+  }
+  if (warp == kLoadWarp && first_lane && !first.pad() && first.has_state) {
+    PrefetchBulk(StatesOf<State>(p, first), kParts * Part<State>::kBytes);
+  }
+  InitBarriers(shared);
   if (warp < kWarps) {
-    StepWarps(p, walk, shared);
-  } else if (warp < kCopyWarp) {
-    InputWarps<Io>(p, walk).Run(shared);
-  } else if (warp == kCopyWarp) {
-    if (threadIdx.x % 32 == 0) CopyThread<State>(p, walk, shared).Run();
+    Begin();
+    StepWarps(p, shared);
+  } else if (warp < kLoadWarp) {
+    InputWarps<Io> input(p, first);
+    Begin();
+    input.Run(first, shared);
+  } else if (warp == kLoadWarp) {
+    Begin();
+    if (first_lane) LoadThread<Io>(p, first, second, shared);
+  } else if (warp == kStoreWarp) {
+    Begin();
+    StoreWarp<Io>(p).Run(shared);
   } else {
-    NormWarp<Io>(p, walk, shared);
+    Begin();
+    NormWarp<Io>(p, shared);
   }
 }
 
@@ -410,12 +437,12 @@ cudaError_t Launch(const FusedGdnDecodeParams& p, cudaStream_t stream) {
       StreamKernel<Io, State>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (allowed != cudaSuccess) return allowed;
   static const int processors = Processors();
-  const int64_t rows_at_once = std::max(1, processors / p.heads.key_heads);
   cudaLaunchAttribute attribute;
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = static_cast<unsigned>(std::min(p.rows.count, rows_at_once) * p.heads.key_heads);
+  config.gridDim =
+      static_cast<unsigned>(std::min<int64_t>(p.rows.count * p.heads.key_heads, processors));
   config.blockDim = kBlockThreads;
   config.dynamicSmemBytes = kBytes;
   config.stream = stream;

@@ -312,9 +312,11 @@ __device__ __forceinline__ void StoreBulk(void* to, uint32_t from, unsigned byte
 __device__ __forceinline__ void StoreBulkCommit() {
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
-// Waits until this thread's bulk stores have read their shared memory.
+// Waits until this thread's bulk stores have read their shared memory, but for the last `kPending`
+// that were committed.
+template <int kPending = 0>
 __device__ __forceinline__ void StoreBulkWaitRead() {
-  asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
 }
 // Waits until this thread's bulk stores are done.
 __device__ __forceinline__ void StoreBulkWait() {

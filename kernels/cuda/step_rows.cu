@@ -127,7 +127,13 @@ template <typename Io>
 __global__ void __launch_bounds__(kThreads)
     FinishRowsKernel(const __grid_constant__ FinishRowsParams p) {
   const Piece piece = PieceOf(p.rows, p.chunks);
-  const int64_t slot = p.rows.slot(piece.row);
+  const bool keep = p.keep[piece.row] != 0;
+  const bool single = p.rows.offsets == nullptr;
+  int64_t slot = single ? p.rows.slot(piece.row) : 0;
+  GridDependencyWait();
+  GridDependencyLaunch();
+  if (!single) slot = p.rows.slot(piece.row);
+  const uint32_t faults = p.faults[piece.row];
   Io* output = static_cast<Io*>(p.output) + piece.first * p.width;
   if (slot < 0) {
     for (int64_t i = threadIdx.x; i < piece.tokens() * p.width; i += kThreads) {
@@ -137,7 +143,7 @@ __global__ void __launch_bounds__(kThreads)
   }
   if (piece.tokens() == 0) return;
   Io* answer = nullptr;
-  if (p.keep[piece.row] != 0) {
+  if (keep) {
     answer = reinterpret_cast<Io*>(static_cast<char*>(p.answers) + slot * p.answer_stride) +
              (piece.first - piece.begin) * p.width;
   }
@@ -153,7 +159,7 @@ __global__ void __launch_bounds__(kThreads)
         if (answer != nullptr) answer[i] = x;
       });
   bad = __syncthreads_or(bad);
-  const bool classify = p.input != nullptr && (p.faults[piece.row] & kFaultNonFinite) != 0;
+  const bool classify = p.input != nullptr && (faults & kFaultNonFinite) != 0;
   if (!classify) {
     if (bad && threadIdx.x == 0) atomicOr(p.faults + piece.row, kFaultOverflow);
     return;

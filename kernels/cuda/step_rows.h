@@ -50,7 +50,9 @@ struct MaskRowsParams {
 cudaError_t MaskRows(const MaskRowsParams& p, cudaStream_t stream);
 
 // The end of a step: rows with NaN or infinity in their output get kFaultOverflow, and rows that
-// keep their answer have it copied to the pool. The output of PAD rows becomes zero.
+// keep their answer have it copied to the pool. The output of PAD rows becomes zero. `keep`, the
+// rows' offsets and chunks and, without offsets, their slots are read before the kernel that
+// precedes on the stream has ended: it must not be what writes them.
 struct FinishRowsParams {
   Rows rows;                      // null offsets: every row has one token
   Chunks chunks;                  // without offsets not looked at

@@ -43,7 +43,9 @@ struct FusedGdnDecodeParams {
   StatePool ssm;                       // a slot: [HV, V, K]
   void* o = nullptr;                   // [T, HV, V] io
   int64_t o_stride = 0;
-  uint32_t* faults = nullptr;  // [N] zero before the launch; bits are set, none is cleared
+  // [N] zero before the launch; bits are set, none is cleared. From bit 8 on they are scratch
+  // meanwhile, and zero again after it.
+  uint32_t* faults = nullptr;
 };
 
 }  // namespace gdn

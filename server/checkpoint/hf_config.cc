@@ -98,7 +98,7 @@ absl::Status CheckGeometry(const Geometry& g) {
       {"key_heads:", "linear_num_key_heads:"},    {"value_heads:", "linear_num_value_heads:"},
       {"key_dim:", "linear_key_head_dim:"},       {"value_dim:", "linear_value_head_dim:"},
       {"conv_width:", "linear_conv_kernel_dim:"}, {"norm_eps:", "rms_norm_eps:"}};
-  const absl::Status valid = Validate(g);
+  absl::Status valid = Validate(g);
   for (const auto& [field, key] : kKeys) {
     absl::string_view rest = valid.message();
     if (absl::ConsumePrefix(&rest, field)) {

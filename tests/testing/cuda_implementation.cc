@@ -1,6 +1,7 @@
 // The CUDA ops behind the host's parameters: operands are copied to the device and results back.
 
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/projection.h"
 #include "tests/testing/device_call.h"
 #include "tests/testing/implementation.h"
 
@@ -188,6 +189,17 @@ void RmsNormGated(const RmsNormGatedParams& host) {
   call.Run([&](cudaStream_t stream) { return cuda::RmsNormGated(p, stream); });
 }
 
+void Projection(const ProjectionParams& host) {
+  ProjectionParams p = host;
+  DeviceCall call;
+  call.In(p.x, p.io, {p.tokens, p.in, p.x_stride});
+  call.In(p.w, p.io, Dense(p.out, p.in));
+  call.Out(p.y, p.io, {p.tokens, p.out, p.y_stride});
+  const auto projection = cuda::Projection::Make(p.io, p.in, p.out);
+  ASSERT_TRUE(projection.ok()) << projection.status();
+  call.Run([&](cudaStream_t stream) { return (*projection)->Run(p, stream); });
+}
+
 void ChunkIndices(const ChunkIndicesParams& host) {
   ChunkIndicesParams p = host;
   DeviceCall call;
@@ -216,7 +228,7 @@ const Implementation kCuda = {"cuda",
                               CausalConv1dUpdate,
                               FusedGdnGating,
                               RmsNormGated,
-                              nullptr,
+                              Projection,
                               ChunkIndices,
                               DeviceCall::Unavailable};
 

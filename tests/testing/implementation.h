@@ -28,7 +28,7 @@ struct Implementation {
   void (*conv_update)(const CausalConv1dUpdateParams&);
   void (*gating)(const FusedGdnGatingParams&);
   void (*rmsnorm_gated)(const RmsNormGatedParams&);
-  void (*projection)(const ProjectionParams&);  // null: tested elsewhere
+  void (*projection)(const ProjectionParams&);
   void (*chunk_indices)(const ChunkIndicesParams&);
   const char* (*unavailable)() = nullptr;  // says why it cannot run on this machine, or null
 };

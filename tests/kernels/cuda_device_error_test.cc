@@ -1,0 +1,51 @@
+// What becomes of the CUDA backend once a kernel has gone astray.
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "kernels/cuda/cuda_backend.h"
+#include "tests/testing/layer_case.h"
+#include "tests/testing/step.h"
+
+namespace gdn::test {
+namespace {
+
+BackendShape Shape() {
+  BackendShape shape = SmallShape();
+  shape.geometry.hidden_size = shape.geometry.key_dim = shape.geometry.value_dim = 128;
+  shape.io = DType::kBf16;
+  return shape;
+}
+
+// A layer that was never loaded has null weights. Ends the process: its context is lost.
+[[noreturn]] void RunWithoutWeights() {
+  const BackendShape shape = Shape();
+  absl::StatusOr<std::unique_ptr<Backend>> backend = MakeCudaBackend(shape);
+  if (!backend.ok()) std::exit(2);
+  Rng rng(1);
+  Step step(rng, shape, 0, InputLayout::kHidden, {{.slot = 1, .length = 1}});
+  const absl::Status first = step.Run(**backend);
+  const absl::Status second = step.Run(**backend);
+  std::byte answer[2];
+  const absl::Status third = (*backend)->ReadAnswer(0, 1, answer);
+  std::fprintf(stderr, "%s\n", std::string(first.message()).c_str());
+  std::exit(first.ok() || second != first || third != first ? 1 : 0);
+}
+
+TEST(CudaDeviceError, IsNamedAndStays) {
+  if (!CudaDevicePresent()) GTEST_SKIP() << "cuda cannot run here: no device";
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(RunWithoutWeights(), ::testing::ExitedWithCode(0), "cuda: .*cudaErrorIllegalAddress");
+}
+
+TEST(CudaDeviceError, TooLargePoolsAreRefused) {
+  if (!CudaDevicePresent()) GTEST_SKIP() << "cuda cannot run here: no device";
+  BackendShape shape = Shape();
+  shape.slots = 1 << 24;
+  const absl::StatusOr<std::unique_ptr<Backend>> backend = MakeCudaBackend(shape);
+  EXPECT_EQ(backend.status().code(), absl::StatusCode::kResourceExhausted) << backend.status();
+}
+
+}  // namespace
+}  // namespace gdn::test
