@@ -143,11 +143,15 @@ std::vector<size_t> Decide(std::span<const QueueItem> queue, std::span<const Que
   for (size_t i = 0; i < queue.size(); ++i) {
     if (IsUrgent(queue[i], roots[i], i)) urgent.push_back(i);
   }
+  const bool beside_decodes = std::any_of(in_flight.begin(), in_flight.end(),
+                                          [](const auto& b) { return b.kind == Kind::kDecode; });
   const size_t prefill = FirstPrefill(queue, roots);
   if (prefill < queue.size()) {
     const bool aged = now - queue[prefill].arrival >= limits.prefill_max_wait;
     if (urgent.empty() || (aged && !after_prefill)) {
-      return Merge(queue, roots, roots[prefill], limits);
+      const size_t root = roots[prefill];
+      if (queue[root].kind == Kind::kPrefill && beside_decodes) return {};
+      return Merge(queue, roots, root, limits);
     }
   }
   std::vector<int> small;  // layers whose decodes wait for more
@@ -155,6 +159,8 @@ std::vector<size_t> Decide(std::span<const QueueItem> queue, std::span<const Que
   for (const size_t i : urgent) {
     const size_t root = roots[i];
     if (MayBegin(queue, root, small, passed)) {
+      // Nothing else either, or decodes that came later could hold it up for ever.
+      if (queue[root].kind == Kind::kPrefill && beside_decodes) return {};
       std::vector<size_t> chosen = Merge(queue, roots, root, limits);
       if (!TooSmall(queue, chosen, in_flight, limits)) return chosen;
       small.push_back(queue[root].layer);

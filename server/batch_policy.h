@@ -12,7 +12,8 @@
 //   Beside batches that are in flight nothing begins that is about a sequence of theirs, whatever
 //   its layer: what such a step finds - whether the sequence lives, where it is - is known only
 //   once they have ended. The same order holds as if they still waited: a prefill passes no decode
-//   because that waits for them. A call runs only when nothing is in flight. A small batch of
+//   because that waits for them. Nor does one begin beside decodes: their answers would wait while
+//   its input is gathered. A call runs only when nothing is in flight. A small batch of
 //   decodes does not begin beside one of its layer either: a step costs what reading the layer's
 //   weights costs, nearly whatever its rows, and while the first one runs more rows arrive. At half
 //   of max_rows there is little left to win.

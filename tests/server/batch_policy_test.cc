@@ -251,8 +251,21 @@ TEST_F(BatchPolicyTest, NothingBeginsBesideAStepOfItsSequence) {
   EXPECT_THAT(Chosen(), ElementsAre(2));
 }
 
+TEST_F(BatchPolicyTest, APrefillBeginsBesideNoDecodes) {
+  Decode({9});
+  Launch();
+  Prefill({1});
+  EXPECT_THAT(Chosen(), IsEmpty());
+  EXPECT_THAT(Chosen(false, absl::Seconds(1)), IsEmpty());
+  Decode({1});  // its prefill comes before other decodes
+  Decode({2}, 1);
+  EXPECT_THAT(Chosen(), IsEmpty());
+  in_flight_.clear();
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+}
+
 TEST_F(BatchPolicyTest, APrefillPassesNoDecodeThatWaitsForWhatIsInFlight) {
-  Decode({1});
+  Prefill({1});
   Launch();
   Prefill({2});
   EXPECT_THAT(Chosen(), ElementsAre(0));

@@ -200,11 +200,18 @@ void Mirror::CheckOrder(absl::Time now, const std::vector<uint64_t>& begun) cons
                                   [](const auto& entry) { return entry.second.is_call; });
   const bool aged = prefill != waiting_.end() && !last_was_prefill_ &&
                     now - prefill->second.arrival >= rules_.prefill_max_wait;
+  const bool beside_decodes = std::any_of(waiting_.begin(), waiting_.end(), [](const auto& entry) {
+    return entry.second.IsInFlight() && !entry.second.IsPrefill();
+  });
   if (aged && IsFree(prefill->first)) {
-    EXPECT_TRUE(includes(prefill->first)) << "a prefill that waited long did not go first";
+    EXPECT_TRUE(beside_decodes ? begun.empty() : includes(prefill->first))
+        << "a prefill that waited long did not go first";
   }
-  if (prefill != waiting_.end() && alone && IsFree(prefill->first)) {
+  if (prefill != waiting_.end() && alone && !beside_decodes && IsFree(prefill->first)) {
     EXPECT_TRUE(includes(prefill->first)) << "a prefill waits for nothing";
+  }
+  if (beside_decodes && !begun.empty()) {
+    EXPECT_FALSE(waiting_.at(begun.front()).IsPrefill()) << "a prefill began beside decodes";
   }
   if (!aged && decode != waiting_.end() && !begun.empty() && IsFree(decode->first)) {
     EXPECT_FALSE(waiting_.at(begun.front()).IsPrefill()) << "a prefill passed a decode";
