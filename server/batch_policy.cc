@@ -118,6 +118,11 @@ bool TooSmall(std::span<const QueueItem> queue, std::span<const size_t> chosen,
   });
 }
 
+bool AnyDecodes(std::span<const QueueItem> batches) {
+  return std::any_of(batches.begin(), batches.end(),
+                     [](const QueueItem& batch) { return batch.kind == Kind::kDecode; });
+}
+
 // Whether what an urgent item waits for may begin: where `passed`, past a decode that would come
 // first, and where the decodes of the layers in `small` wait for more.
 bool MayBegin(std::span<const QueueItem> queue, size_t root, std::span<const int> small,
@@ -129,6 +134,26 @@ bool MayBegin(std::span<const QueueItem> queue, size_t root, std::span<const int
          std::find(small.begin(), small.end(), item.layer) == small.end();
 }
 
+// The first of the urgent items that may begin, or what it waits for.
+std::vector<size_t> ChooseUrgent(std::span<const QueueItem> queue, std::span<const size_t> roots,
+                                 std::span<const QueueItem> in_flight, const BatchLimits& limits) {
+  std::vector<int> small;  // layers whose decodes wait for more
+  bool passed = false;     // whether a decode waits that would come first
+  for (size_t i = 0; i < queue.size(); ++i) {
+    const size_t root = roots[i];
+    if (!IsUrgent(queue[i], root, i)) continue;
+    if (MayBegin(queue, root, small, passed)) {
+      // Nothing else begins either, or decodes that came later could hold it up for ever.
+      if (queue[root].kind == Kind::kPrefill && AnyDecodes(in_flight)) return {};
+      std::vector<size_t> chosen = Merge(queue, roots, root, limits);
+      if (!TooSmall(queue, chosen, in_flight, limits)) return chosen;
+      small.push_back(queue[root].layer);
+    }
+    passed = true;
+  }
+  return {};
+}
+
 }  // namespace
 
 std::vector<size_t> Decide(std::span<const QueueItem> queue, std::span<const QueueItem> in_flight,
@@ -137,37 +162,19 @@ std::vector<size_t> Decide(std::span<const QueueItem> queue, std::span<const Que
   if (queue.size() == 1 && in_flight.empty()) return {0};
   Order order(in_flight);
   std::vector<size_t> roots(queue.size());
-  for (size_t i = 0; i < queue.size(); ++i) roots[i] = order.Add(queue[i], i);
-
-  std::vector<size_t> urgent;
+  bool urgent = false;
   for (size_t i = 0; i < queue.size(); ++i) {
-    if (IsUrgent(queue[i], roots[i], i)) urgent.push_back(i);
+    roots[i] = order.Add(queue[i], i);
+    urgent = urgent || IsUrgent(queue[i], roots[i], i);
   }
-  const bool beside_decodes = std::any_of(in_flight.begin(), in_flight.end(),
-                                          [](const auto& b) { return b.kind == Kind::kDecode; });
   const size_t prefill = FirstPrefill(queue, roots);
-  if (prefill < queue.size()) {
-    const bool aged = now - queue[prefill].arrival >= limits.prefill_max_wait;
-    if (urgent.empty() || (aged && !after_prefill)) {
-      const size_t root = roots[prefill];
-      if (queue[root].kind == Kind::kPrefill && beside_decodes) return {};
-      return Merge(queue, roots, root, limits);
-    }
-  }
-  std::vector<int> small;  // layers whose decodes wait for more
-  bool passed = false;     // whether a decode waits that would come first
-  for (const size_t i : urgent) {
-    const size_t root = roots[i];
-    if (MayBegin(queue, root, small, passed)) {
-      // Nothing else either, or decodes that came later could hold it up for ever.
-      if (queue[root].kind == Kind::kPrefill && beside_decodes) return {};
-      std::vector<size_t> chosen = Merge(queue, roots, root, limits);
-      if (!TooSmall(queue, chosen, in_flight, limits)) return chosen;
-      small.push_back(queue[root].layer);
-    }
-    passed = true;
-  }
-  return {};
+  const bool aged =
+      prefill < queue.size() && now - queue[prefill].arrival >= limits.prefill_max_wait;
+  if (urgent && (!aged || after_prefill)) return ChooseUrgent(queue, roots, in_flight, limits);
+  if (prefill == queue.size()) return {};
+  const size_t root = roots[prefill];
+  if (queue[root].kind == Kind::kPrefill && AnyDecodes(in_flight)) return {};
+  return Merge(queue, roots, root, limits);
 }
 
 }  // namespace gdn
