@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/cuda/chunk_sm90.h"
 #include "kernels/cuda/chunk_tile.cuh"
@@ -28,7 +29,7 @@ struct Shared {
   unsigned char k[kChunk * kRowBytes];
   Stage stages[kStages];
   float q_scale[kChunk];
-  float k_scale[kChunk];
+  float k_scale[kChunk];  // 1 of bf16 keys, whose norms are in v_new
   uint64_t full[kStages];
 };
 
@@ -242,12 +243,13 @@ __global__ void __launch_bounds__(kThreads, 2)
       p.rule.k_stride, work.tile.length);
   CopyAsyncWait();
   __syncthreads();
-  if (p.rule.qk_l2norm) {
-    RowScales<T>(q_rows, threadIdx.x / 32 * kTileDim, shared.q_scale);
-    RowScales<T>(k_rows, threadIdx.x / 32 * kTileDim, shared.k_scale);
-  } else if (threadIdx.x < kChunk) {
-    shared.q_scale[threadIdx.x] = shared.k_scale[threadIdx.x] = 1.0f;
+  const bool k_scales = p.rule.qk_l2norm && std::is_same_v<T, __half>;
+  if (threadIdx.x < kChunk) {
+    if (!p.rule.qk_l2norm) shared.q_scale[threadIdx.x] = 1.0f;
+    if (!k_scales) shared.k_scale[threadIdx.x] = 1.0f;
   }
+  if (p.rule.qk_l2norm) RowScales<T>(q_rows, threadIdx.x / 32 * kTileDim, shared.q_scale);
+  if (k_scales) RowScales<T>(k_rows, threadIdx.x / 32 * kTileDim, shared.k_scale);
   LeftTile q[kDimTiles];
   TileSum qk[kBlocks];
   MultiplyQueries<T>(shared, q, qk);

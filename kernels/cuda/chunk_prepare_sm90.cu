@@ -24,8 +24,8 @@ struct Shared {
   float lower[kChunk * kLowerStride];  // A, its inverse, then that as operands
   float norm[kChunk];
   float gamma[kMaxHeads][kChunk];  // / ln 2
-  float for_u[kMaxHeads][kChunk];  // beta
-  float for_w[kMaxHeads][kChunk];  // -beta * exp(gamma) * norm
+  float for_u[kMaxHeads][kChunk];  // beta * norm
+  float for_w[kMaxHeads][kChunk];  // -beta * norm² * exp(gamma)
 };
 
 // Where a block works: chunk, key head and, of its group, value heads first_head..first_head+heads.
@@ -77,14 +77,14 @@ __device__ __forceinline__ void StoreGates(const ChunkSm90Params& p, const Work&
   const auto [gamma, beta] = lane_gates;
   const float last = __shfl_sync(~0u, gamma.y, 31);
   const float2 norm = reinterpret_cast<const float2*>(shared.norm)[lane];
+  const float2 for_u = {beta.x * norm.x, beta.y * norm.y};
   ChunkGates& gates = p.workspace.gates[work.record(p, index)];
   reinterpret_cast<float2*>(gates.gamma)[lane] = gamma;
-  reinterpret_cast<float2*>(gates.decay)[lane] = {Exp2(last - gamma.x) * norm.x,
-                                                  Exp2(last - gamma.y) * norm.y};
+  reinterpret_cast<float2*>(gates.decay)[lane] = {Exp2(last - gamma.x), Exp2(last - gamma.y)};
   reinterpret_cast<float2*>(shared.gamma[index])[lane] = gamma;
-  reinterpret_cast<float2*>(shared.for_u[index])[lane] = beta;
-  reinterpret_cast<float2*>(shared.for_w[index])[lane] = {-beta.x * Exp2(gamma.x) * norm.x,
-                                                          -beta.y * Exp2(gamma.y) * norm.y};
+  reinterpret_cast<float2*>(shared.for_u[index])[lane] = for_u;
+  reinterpret_cast<float2*>(shared.for_w[index])[lane] = {-for_u.x * norm.x * Exp2(gamma.x),
+                                                          -for_u.y * norm.y * Exp2(gamma.y)};
 }
 
 // Normalises the warp's 16 rows of k, or leaves their factors in `norm`.
@@ -129,7 +129,7 @@ __device__ __forceinline__ void ForEachPair(TileSum& s, int row, int column, F&&
   f(i + 8, j + 8, s.right + 2);
 }
 
-// norm_i * norm_j * (k_i · k_j): rows 16 * warp.. of it, columns up to the diagonal's tile.
+// norm_i * (k_i · k_j): rows 16 * warp.. of it, columns up to the diagonal's tile.
 template <typename T>
 __device__ __forceinline__ void MultiplyKeys(const LaneAddress& k, const float* norm,
                                              TileSum (&kk)[kBlocks]) {
@@ -144,25 +144,24 @@ __device__ __forceinline__ void MultiplyKeys(const LaneAddress& k, const float* 
   }
 #pragma unroll
   for (int j0 = 0; j0 < kBlocks; ++j0) {
-    ForEachPair(kk[j0], warp * kTileDim, j0 * kTileDim, [&](int i, int j, float* pair) {
-      const float2 norm_j = *reinterpret_cast<const float2*>(norm + j);
-      pair[0] *= norm[i] * norm_j.x;
-      pair[1] *= norm[i] * norm_j.y;
+    ForEachPair(kk[j0], warp * kTileDim, j0 * kTileDim, [&](int i, int, float* pair) {
+      pair[0] *= norm[i];
+      pair[1] *= norm[i];
     });
   }
 }
 
-// A_ij = beta_i * (k_i · k_j) * exp(gamma_i - gamma_j) for i > j
+// A_ij = beta_i * norm_i² * (k_i · k_j) * exp(gamma_i - gamma_j) for i > j
 __device__ __forceinline__ void StoreLower(TileSum (&kk)[kBlocks], const float* gamma,
-                                           const float* beta, float* lower) {
+                                           const float* for_u, float* lower) {
   const int warp = threadIdx.x / 32;
 #pragma unroll
   for (int j0 = 0; j0 < kBlocks; ++j0) {
     if (j0 > warp) break;
     ForEachPair(kk[j0], warp * kTileDim, j0 * kTileDim, [&](int i, int j, const float* pair) {
       const float2 gamma_j = *reinterpret_cast<const float2*>(gamma + j);
-      const float x = beta[i] * pair[0] * Exp2(gamma[i] - gamma_j.x);
-      const float y = beta[i] * pair[1] * Exp2(gamma[i] - gamma_j.y);
+      const float x = for_u[i] * pair[0] * Exp2(gamma[i] - gamma_j.x);
+      const float y = for_u[i] * pair[1] * Exp2(gamma[i] - gamma_j.y);
       // What is not below the diagonal, and may not be finite, is never read.
       *reinterpret_cast<float2*>(lower + i * kLowerStride + j) = {x, y};
     });
@@ -170,7 +169,7 @@ __device__ __forceinline__ void StoreLower(TileSum (&kk)[kBlocks], const float* 
 }
 
 // The inverse M as operands, in place of its rows 16 * i..: tile (i, j) of M * diag(for_w) as a
-// left one, of M * diag(for_u) as a right one.
+// left one, of (M - I) * diag(for_u) as a right one.
 __device__ __forceinline__ uint4* PackedInverse(float* lower, int i, int j, bool for_u) {
   return reinterpret_cast<uint4*>(lower + i * kTileDim * kLowerStride) +
          ((for_u ? kBlocks : 0) + j) * 32 + threadIdx.x % 32;
@@ -182,6 +181,14 @@ __device__ __forceinline__ TileSum ScaleColumns(const TileSum& m, const float* f
   const float2 y = reinterpret_cast<const float2*>(factors)[threadIdx.x % 4 + 4];
   return {{m.left[0] * x.x, m.left[1] * x.y, m.left[2] * x.x, m.left[3] * x.y},
           {m.right[0] * y.x, m.right[1] * y.y, m.right[2] * y.x, m.right[3] * y.y}};
+}
+
+__device__ __forceinline__ void ClearDiagonal(TileSum& m) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int e = 0; e < 2; ++e) {
+    if (lane / 4 == lane % 4 * 2 + e) m.left[e] = m.right[2 + e] = 0.0f;
+  }
 }
 
 // A warp takes its 16 rows.
@@ -199,6 +206,7 @@ __device__ __forceinline__ void PackInverse(float* lower, const float* for_w, co
     if (j > warp) break;
     const int column = j * kTileDim;
     *PackedInverse(lower, warp, j, false) = PackLeft<T>(ScaleColumns(m[j], for_w + column)).r;
+    if (j == warp) ClearDiagonal(m[j]);
     *PackedInverse(lower, warp, j, true) = PackTile<T>(ScaleColumns(m[j], for_u + column));
   }
 }
@@ -230,10 +238,14 @@ __device__ __forceinline__ void GatherRows(const TileSum (&s)[2], uint4 (&rows)[
 }
 
 // With M the inverse, a warp taking 32 columns of K and of V:
-//   -w_i = sum_j M_ij * (-beta_j * exp(gamma_j)) * k_j;  u_iᵀ = sum_j v_jᵀ * beta_j * M_ij
+//   -w_i = sum_j M_ij * for_w_j * k_j
+//   u_iᵀ = for_u_i * v_iᵀ + sum over j < i of v_jᵀ * for_u_j * M_ij
+// The first term, most of u where gates decay fast or keys are far apart, is thus rounded only
+// once, with u.
 template <typename T>
 __device__ __forceinline__ void StoreWU(const ChunkSm90Params& p, int64_t record,
-                                        const LaneAddress& k, const LaneAddress& v, float* lower) {
+                                        const LaneAddress& k, const LaneAddress& v, float* lower,
+                                        const float* for_u) {
   constexpr int kMine = kDimTiles / kWarps;
   static_assert(kMine == 2);
   const int lane = threadIdx.x % 32;
@@ -244,13 +256,18 @@ __device__ __forceinline__ void StoreWU(const ChunkSm90Params& p, int64_t record
   for (int i = 0; i < kBlocks; ++i) {
     TileSum w[kMine], u[kMine];
 #pragma unroll
+    for (int c = 0; c < kMine; ++c) {
+      const uint4 x = LoadLeft16Transposed(v, i * kTileDim, first + c).r;
+      u[c] = ScaleColumns(UnpackTile<T>({x.x, x.z, x.y, x.w}), for_u + i * kTileDim);
+    }
+#pragma unroll
     for (int j = 0; j <= i; ++j) {
-      const LeftTile for_w = {*PackedInverse(lower, i, j, false)};
-      const Tile for_u = *PackedInverse(lower, i, j, true);
+      const LeftTile m_w = {*PackedInverse(lower, i, j, false)};
+      const Tile m_u = *PackedInverse(lower, i, j, true);
 #pragma unroll
       for (int c = 0; c < kMine; ++c) {
-        MultiplyAdd<T>(w[c], for_w, LoadTile16Transposed(k, j * kTileDim, first + c));
-        MultiplyAdd<T>(u[c], LoadLeft16Transposed(v, j * kTileDim, first + c), for_u);
+        MultiplyAdd<T>(w[c], m_w, LoadTile16Transposed(k, j * kTileDim, first + c));
+        MultiplyAdd<T>(u[c], LoadLeft16Transposed(v, j * kTileDim, first + c), m_u);
       }
     }
     uint4 rows[2];
@@ -313,7 +330,7 @@ __global__ void __launch_bounds__(kThreads, 4)
     PackInverse<T>(shared.lower, shared.for_w[i], shared.for_u[i]);
     CopyAsyncWait();
     __syncthreads();
-    StoreWU<T>(p, work.record(p, i), k, v, shared.lower);
+    StoreWU<T>(p, work.record(p, i), k, v, shared.lower, shared.for_u[i]);
     __syncthreads();
     if (i + 1 < work.heads) {
       LoadRows<kThreads>(v_rows, v_from + int64_t{i + 1} * kSm90Dim, p.rule.v_stride,

@@ -23,13 +23,14 @@ inline constexpr int kSm90Dim = 128;  // K and V
 // Gates of one chunk and head. Tokens beyond the row's end have gamma_last.
 struct ChunkGates {
   float gamma[kChunk];  // gamma_i / ln 2: exponents are of 2
-  float decay[kChunk];  // exp(gamma_last - gamma_i) * norm_i
+  float decay[kChunk];  // exp(gamma_last - gamma_i)
 };
 
 // One record for each chunk and value head, k for each chunk and key head. Elements are of q's
-// type, to which w, u, h and v_new are rounded. The norms of k stay outside of bf16 keys, in
-// factors that are fp32 (norm_i), and so cost no rounding; fp16 has no range for that, its keys are
-// normalised (norm_i = 1).
+// type, to which w, u, h and v_new are rounded. bf16 keys are not normalised: their norms are
+// folded into w, u and v_new, which here are norm_i times the reference's, and so cost no rounding;
+// fp16 has no range for that, its keys are normalised (norm_i = 1). With strong decay a state is
+// then rounded once, where u is: the last token's v_new is u and its decay 1.
 struct ChunkWorkspace {
   void* w = nullptr;            // -w, in panels  [chunks, HV] of [64, K]
   void* u = nullptr;            // u, then v_new, transposed, in tiles  [chunks, HV] of [V, 64]
