@@ -1,5 +1,5 @@
 // What runs the layers: the CPU or one accelerator. A backend owns the state pools and the weights.
-// One thread calls it. Start reading at Backend::Run.
+// One thread calls it. Start reading at Backend::Begin.
 #pragma once
 
 #include <cstddef>
@@ -52,18 +52,36 @@ class Backend {
   virtual std::string_view name() const = 0;
 
   // Takes the weights of layer `layer` (0-based index of the layers hosted), once for each layer
-  // and before the first Run. Errors: INVALID_ARGUMENT where shapes or types do not fit `shape`.
+  // and before the first Begin. Errors: INVALID_ARGUMENT where shapes or types do not fit `shape`.
   virtual absl::Status LoadLayer(int layer, const LayerWeights& weights) = 0;
 
-  // Folds the batch's tokens into the state of its slots and writes the outputs of its parts.
-  // Copies in, checks every row's whole input for NaN and infinity before its first state write,
-  // computes, copies out. faults [rows] says what became of each row; rows without a fault have
-  // committed. A status that is not OK means that the device is lost: every row with a slot is then
-  // undefined and every later call fails too.
-  virtual absl::Status Run(const Batch& batch, std::span<RowFault> faults) = 0;
+  // How many batches may be begun and not ended. Where it is more than one, the copies of a batch
+  // overlap the arithmetic of another.
+  virtual int depth() const = 0;
 
-  // Reads the answer that the last Run with keep_answer left at (layer, slot): `bytes` from its
-  // first token on, rows of the layout's own width without gaps.
+  // Begins to fold the batch's tokens into the state of its slots: copies in, checks every row's
+  // whole input for NaN and infinity before its first state write, computes, copies out. All that
+  // the batch refers to stays as it is until its End. Batches run in the order in which they were
+  // begun. REQUIRES that fewer than depth() are begun and not ended, and that none of them has a
+  // slot of this one.
+  virtual absl::Status Begin(const Batch& batch) = 0;
+
+  // Waits for the oldest batch begun and not ended: the outputs of its parts are written, and
+  // faults [rows] says what became of each row; rows without a fault have committed.
+  //
+  // A status of Begin or End that is not OK means that the device is lost: every row with a slot,
+  // of all batches begun and not ended, is then undefined and every later call fails too.
+  virtual absl::Status End(std::span<RowFault> faults) = 0;
+
+  // One batch by itself. REQUIRES that none is begun.
+  absl::Status Run(const Batch& batch, std::span<RowFault> faults) {
+    if (absl::Status status = Begin(batch); !status.ok()) return status;
+    return End(faults);
+  }
+
+  // Reads the answer that the last step with keep_answer left at (layer, slot): `bytes` from its
+  // first token on, rows of the layout's own width without gaps. REQUIRES that no batch begun and
+  // not ended has the slot.
   virtual absl::Status ReadAnswer(int layer, int32_t slot, std::span<std::byte> out) = 0;
 };
 

@@ -8,6 +8,15 @@
 //   prefill that waited for prefill_max_wait goes first, but never twice in a row past a decode.
 //   Decodes of one layer and layout that are free to run are merged, within max_rows and
 //   max_tokens.
+//
+//   Beside batches that are in flight nothing begins that is about a sequence of theirs, whatever
+//   its layer: what such a step finds - whether the sequence lives, where it is - is known only
+//   once they have ended. The same order holds as if they still waited: a prefill passes no decode
+//   because that waits for them. Nor does one begin beside decodes: their answers would wait while
+//   its input is gathered. A call runs only when nothing is in flight. A small batch of
+//   decodes does not begin beside one of its layer either: a step costs what reading the layer's
+//   weights costs, nearly whatever its rows, and while the first one runs more rows arrive. At half
+//   of max_rows there is little left to win.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +29,7 @@
 
 namespace gdn {
 
-// What the policy sees of a waiting step or call.
+// What the policy sees of a waiting step or call, or of a batch in flight.
 struct QueueItem {
   enum class Kind : uint8_t { kDecode, kPrefill, kCall } kind = Kind::kDecode;
   int layer = 0;   // of a step
@@ -39,10 +48,11 @@ struct BatchLimits {
   absl::Duration prefill_max_wait;
 };
 
-// Indices into the queue (which is in order of arrival) to run as one batch, ascending; one index
-// for a call or a prefill; empty only for an empty queue. `after_prefill`: the last batch was a
-// prefill.
-std::vector<size_t> Decide(std::span<const QueueItem> queue, const BatchLimits& limits,
-                           bool after_prefill, absl::Time now);
+// Indices into the queue (which is in order of arrival) to run next as one batch, ascending; one
+// index for a call or a prefill. Empty for an empty queue, or where what is next waits for the
+// batches in flight, of which `in_flight` has one item each. `after_prefill`: the last batch begun
+// was a prefill.
+std::vector<size_t> Decide(std::span<const QueueItem> queue, std::span<const QueueItem> in_flight,
+                           const BatchLimits& limits, bool after_prefill, absl::Time now);
 
 }  // namespace gdn

@@ -66,6 +66,7 @@ void Engine::Answer(gdn::Step& step, Fault fault, StepAnswer answer) {
 
 void Engine::Close(absl::Time now) {
   mailbox_.Close();
+  while (!in_flight_.empty()) EndOldest(now);
   TakeArrivals();
   for (Waiting& waiting : queue_) {
     if (waiting.step == nullptr) {
@@ -82,20 +83,40 @@ bool Engine::Step(absl::Time now) {
   RenewTouched(now);
   ExpireLeases(now);
   DropUnwanted(now);
-  if (queue_.empty()) return false;
-
-  items_.clear();
-  for (const Waiting& waiting : queue_) items_.push_back(waiting.item);
-  const BatchLimits limits = {options_.shape.max_rows, options_.shape.max_tokens,
-                              options_.prefill_max_wait};
-  const std::vector<size_t> chosen = Decide(items_, limits, after_prefill_, now);
-  if (queue_[chosen.front()].step == nullptr) {
+  if (queue_.empty() && in_flight_.empty()) return false;
+  const auto depth = static_cast<size_t>(backend_->depth());
+  const std::vector<size_t> chosen = DecideNext(now);
+  if (chosen.empty()) {
+    EndOldest(now);
+  } else if (queue_[chosen.front()].step != nullptr) {
+    BeginSteps(chosen, now);
+    if (in_flight_.size() == depth) EndOldest(now);
+  } else if (in_flight_.empty()) {
     RunCall(chosen.front(), now);
   } else {
-    RunSteps(chosen, now);
+    EndOldest(now);
   }
   slots_used_ = table_.used();
   return true;
+}
+
+// There is room for it: Step leaves one batch less in flight than there may be.
+std::vector<size_t> Engine::DecideNext(absl::Time now) {
+  items_.clear();
+  for (const Waiting& waiting : queue_) items_.push_back(waiting.item);
+  in_flight_items_.clear();
+  for (const auto& batch : in_flight_) in_flight_items_.push_back(batch->item);
+  const BatchLimits limits = {options_.shape.max_rows, options_.shape.max_tokens,
+                              options_.prefill_max_wait};
+  return Decide(items_, in_flight_items_, limits, after_prefill_, now);
+}
+
+std::vector<const gdn::Step*> Engine::in_flight() const {
+  std::vector<const gdn::Step*> steps;
+  for (const auto& batch : in_flight_) {
+    for (const Running& running : batch->running) steps.push_back(running.step.get());
+  }
+  return steps;
 }
 
 void Engine::TakeArrivals() {
@@ -136,10 +157,17 @@ void Engine::TakeArrivals() {
 
 // The sequence a row is about, or 0 where its fence fits none. It must fit none later either: a
 // caller knows an epoch only once the step that began it was answered, and one that guesses an
-// epoch to come would be beside that sequence's other rows, for which nothing makes it wait.
+// epoch to come would be beside that sequence's other rows, for which nothing makes it wait. What a
+// step in flight began counts as not begun yet.
 SequenceKey Engine::KeyOfRow(const StepRequest& request, size_t row) const {
   if (request.by_id()) return KeyOf(request.request_ids[row]);
-  const SequenceRecord& record = table_.At(request.slots[row]);
+  const int32_t slot = request.slots[row];
+  for (const auto& batch : in_flight_) {
+    for (const Running& running : batch->running) {
+      if (running.lease.Holds(slot)) return 0;
+    }
+  }
+  const SequenceRecord& record = table_.At(slot);
   return record.epoch != 0 && record.epoch == request.epochs[row] ? record.key : 0;
 }
 
@@ -158,20 +186,28 @@ void Engine::RenewTouched(absl::Time now) {
   touched_.clear();
 }
 
-// A lease never ends under a step that arrived before its end.
+// A lease never ends under a step that arrived before its end, or is in flight.
 void Engine::ExpireLeases(absl::Time now) {
   const auto waited_for = [this](int32_t slot) {
     const SequenceRecord& record = table_.At(slot);
-    return std::any_of(queue_.begin(), queue_.end(), [&](const Waiting& waiting) {
-      return waiting.item.arrival <= record.expires &&
-             std::find(waiting.keys.begin(), waiting.keys.end(), record.key) != waiting.keys.end();
-    });
+    return IsInFlight(record.key) ||
+           std::any_of(queue_.begin(), queue_.end(), [&](const Waiting& waiting) {
+             return waiting.item.arrival <= record.expires &&
+                    std::find(waiting.keys.begin(), waiting.keys.end(), record.key) !=
+                        waiting.keys.end();
+           });
   };
   for (const int32_t slot : table_.Due(now, waited_for)) {
     answers_.EraseSequence(table_.At(slot).epoch, options_.shape.layers);
     table_.Expire(slot);
   }
   slots_used_ = table_.used();
+}
+
+bool Engine::IsInFlight(SequenceKey key) const {
+  return std::any_of(in_flight_.begin(), in_flight_.end(), [key](const auto& batch) {
+    return std::find(batch->keys.begin(), batch->keys.end(), key) != batch->keys.end();
+  });
 }
 
 // Steps are given up until their launch: nobody listens, or nobody would listen any more.
@@ -191,12 +227,15 @@ void Engine::RunCall(size_t index, absl::Time now) {
   call.run(now);
 }
 
-void Engine::RunSteps(const std::vector<size_t>& chosen, absl::Time now) {
-  const int layer = queue_[chosen.front()].item.layer;
-  const int layout = queue_[chosen.front()].item.layout;
-  after_prefill_ = queue_[chosen.front()].item.kind == QueueItem::Kind::kPrefill;
-  running_.clear();
-  for (const size_t index : chosen) Prepare(std::move(queue_[index].step), layer, now);
+void Engine::BeginSteps(const std::vector<size_t>& chosen, absl::Time now) {
+  if (spare_.empty()) spare_.push_back(std::make_unique<InFlight>());
+  InFlight& batch = *spare_.back();
+  batch.item = queue_[chosen.front()].item;
+  batch.batch.layer = batch.item.layer;
+  batch.batch.layout = static_cast<InputLayout>(batch.item.layout);
+  batch.keys.clear();
+  after_prefill_ = batch.item.kind == QueueItem::Kind::kPrefill;
+  for (const size_t index : chosen) Prepare(batch, queue_[index], now);
   size_t next = 0;
   std::erase_if(queue_, [&, index = size_t{0}](const Waiting&) mutable {
     const bool gone = next < chosen.size() && chosen[next] == index;
@@ -204,26 +243,24 @@ void Engine::RunSteps(const std::vector<size_t>& chosen, absl::Time now) {
     ++index;
     return gone;
   });
-  if (running_.empty()) return;
+  if (batch.running.empty()) return;
 
-  offsets_.assign(1, 0);
-  slots_.clear();
-  has_initial_state_.clear();
-  keep_answer_.clear();
-  parts_.clear();
-  for (Running& running : running_) {
-    running.first_row = slots_.size();
-    AddToBatch(running, layer);
-  }
-  Launch(layer, layout);
-  for (Running& running : running_) Finish(running, layer, now);
-  running_.clear();  // and with it the sequences that were begun by rows that failed
+  batch.offsets.assign(1, 0);
+  batch.slots.clear();
+  batch.has_initial_state.clear();
+  batch.keep_answer.clear();
+  batch.parts.clear();
+  for (Running& running : batch.running) AddToBatch(batch, running);
+  Launch(batch);
+  in_flight_.push_back(std::move(spare_.back()));
+  spare_.pop_back();
 }
 
 // Plans the step's rows and makes its output, or answers why not.
-bool Engine::Prepare(std::shared_ptr<gdn::Step> step, int layer, absl::Time now) {
-  Running running = {std::move(step), StateLease(&table_), {}, 0, {}};
+bool Engine::Prepare(InFlight& batch, Waiting& waiting, absl::Time now) {
+  Running running = {std::move(waiting.step), StateLease(&table_), {}, {}, 0, {}};
   const StepRequest& request = running.step->request;
+  const int layer = batch.batch.layer;
   const RowRules rules = {layer, static_cast<uint32_t>(options_.shape.max_decode_tokens), draining_,
                           now, now + options_.step_ttl};
   const Fault fault = PlanRows(request, rules, answers_, &table_, &running.lease, &running.plan);
@@ -231,49 +268,70 @@ bool Engine::Prepare(std::shared_ptr<gdn::Step> step, int layer, absl::Time now)
     Answer(*running.step, fault, {});
     return false;
   }
+  // The store may drop them before this step ends.
+  for (size_t row = 0; row < running.plan.size(); ++row) {
+    const RowPlan& plan = running.plan[row];
+    if (plan.action != RowPlan::Action::kReplay) continue;
+    const std::string* kept = answers_.Find(table_.At(plan.slot).epoch, layer);
+    if (kept != nullptr) running.kept.emplace(row, *kept);
+  }
   const size_t bytes = request.total_tokens() * RowBytes(options_.shape, request.input_layout);
   if (bytes > 0) running.output = running.step->allocate(bytes);
-  running_.push_back(std::move(running));
+  batch.keys.insert(batch.keys.end(), waiting.keys.begin(), waiting.keys.end());
+  batch.running.push_back(std::move(running));
   return true;
 }
 
 // Rows that are not to be folded are padding to the backend.
-void Engine::AddToBatch(const Running& running, int layer) {
+void Engine::AddToBatch(InFlight& batch, Running& running) {
   const StepRequest& request = running.step->request;
-  parts_.push_back({offsets_.back(), static_cast<int64_t>(request.total_tokens()), request.input,
-                    request.synthetic_seed, running.output.data});
+  running.first_row = batch.slots.size();
+  batch.parts.push_back({batch.offsets.back(), static_cast<int64_t>(request.total_tokens()),
+                         request.input, request.synthetic_seed, running.output.data});
   for (size_t row = 0; row < running.plan.size(); ++row) {
     const RowPlan& plan = running.plan[row];
     const bool fold = plan.action == RowPlan::Action::kFold;
     const uint32_t tokens = request.tokens(row);
-    offsets_.push_back(offsets_.back() + tokens);
-    slots_.push_back(fold ? plan.slot : kPadSlotId);
-    has_initial_state_.push_back(fold && table_.At(plan.slot).layers[layer].position > 0);
-    keep_answer_.push_back(fold && request.step_id != 0 &&
-                           tokens <= static_cast<uint32_t>(options_.shape.max_decode_tokens));
+    batch.offsets.push_back(batch.offsets.back() + tokens);
+    batch.slots.push_back(fold ? plan.slot : kPadSlotId);
+    batch.has_initial_state.push_back(fold &&
+                                      table_.At(plan.slot).layers[batch.batch.layer].position > 0);
+    batch.keep_answer.push_back(fold && request.step_id != 0 &&
+                                tokens <= static_cast<uint32_t>(options_.shape.max_decode_tokens));
   }
 }
 
-void Engine::Launch(int layer, int layout) {
-  Batch batch;
-  batch.layer = layer;
-  batch.layout = static_cast<InputLayout>(layout);
-  batch.offsets = offsets_;
-  batch.slots = slots_;
-  batch.has_initial_state = has_initial_state_;
-  batch.keep_answer = keep_answer_;
-  batch.parts = parts_;
-  faults_.assign(slots_.size(), RowFault::kNone);
-  if (device_lost_ || !backend_->Run(batch, faults_).ok()) {
-    std::fill(faults_.begin(), faults_.end(), RowFault::kDevice);
-    if (!device_lost_.exchange(true) && options_.on_device_lost) options_.on_device_lost();
-  }
+void Engine::Launch(InFlight& batch) {
+  batch.item.keys = batch.keys;
+  batch.batch.offsets = batch.offsets;
+  batch.batch.slots = batch.slots;
+  batch.batch.has_initial_state = batch.has_initial_state;
+  batch.batch.keep_answer = batch.keep_answer;
+  batch.batch.parts = batch.parts;
+  if (!device_lost_ && !backend_->Begin(batch.batch).ok()) LoseDevice();
 }
 
-void Engine::Finish(Running& running, int layer, absl::Time now) {
+void Engine::EndOldest(absl::Time now) {
+  std::unique_ptr<InFlight> batch = std::move(in_flight_.front());
+  in_flight_.pop_front();
+  batch->faults.resize(batch->slots.size());
+  if (!device_lost_ && !backend_->End(batch->faults).ok()) LoseDevice();
+  if (device_lost_) std::fill(batch->faults.begin(), batch->faults.end(), RowFault::kDevice);
+  for (Running& running : batch->running) Finish(*batch, running, now);
+  batch->running.clear();  // and with it the sequences that were begun by rows that failed
+  spare_.push_back(std::move(batch));
+}
+
+// Whatever is in flight is lost with it.
+void Engine::LoseDevice() {
+  device_lost_ = true;
+  if (options_.on_device_lost) options_.on_device_lost();
+}
+
+void Engine::Finish(InFlight& batch, Running& running, absl::Time now) {
   const StepRequest& request = running.step->request;
   StepAnswer answer;
-  CopyReplays(running, layer);
+  CopyReplays(batch, running);
   for (size_t row = 0; row < running.plan.size(); ++row) {
     const RowPlan& plan = running.plan[row];
     if (!request.by_id()) break;
@@ -284,7 +342,7 @@ void Engine::Finish(Running& running, int layer, absl::Time now) {
   for (const RowPlan& plan : running.plan) {
     answer.replayed_rows += plan.action == RowPlan::Action::kReplay;
   }
-  Fault fault = Commit(running, layer, now);
+  Fault fault = Commit(batch, running, now);
   if (fault.ok() && device_lost_) fault = DeviceLost();
   if (fault.ok() && !request.discard_output) answer.output = running.output;
   if (fault.ok() && request.release_after) {
@@ -296,18 +354,19 @@ void Engine::Finish(Running& running, int layer, absl::Time now) {
 }
 
 // Commits the rows without a fault; names the others.
-Fault Engine::Commit(Running& running, int layer, absl::Time now) {
+Fault Engine::Commit(InFlight& batch, Running& running, absl::Time now) {
   Fault fault;
   for (size_t row = 0; row < running.plan.size(); ++row) {
     const RowPlan& plan = running.plan[row];
     if (plan.action == RowPlan::Action::kPad) continue;
-    const RowFault what =
-        plan.action == RowPlan::Action::kTouch ? RowFault::kNone : faults_[running.first_row + row];
+    const RowFault what = plan.action == RowPlan::Action::kTouch
+                              ? RowFault::kNone
+                              : batch.faults[running.first_row + row];
     const auto index = static_cast<uint32_t>(row);
     switch (what) {
       case RowFault::kNone:
         running.lease.Commit(plan.slot);
-        CommitRow(running, row, layer, now);
+        CommitRow(batch, running, row, now);
         break;
       case RowFault::kNonFiniteInput:
         fault.AddRow(v1::ERROR_REASON_NON_FINITE_INPUT, index);
@@ -325,52 +384,51 @@ Fault Engine::Commit(Running& running, int layer, absl::Time now) {
   return fault;
 }
 
-void Engine::CommitRow(const Running& running, size_t row, int layer, absl::Time now) {
+void Engine::CommitRow(const InFlight& batch, const Running& running, size_t row, absl::Time now) {
   const RowPlan& plan = running.plan[row];
   const StepRequest& request = running.step->request;
   SequenceRecord& record = table_.At(plan.slot);
   table_.Renew(plan.slot, now + options_.step_ttl);
   touched_.emplace_back(plan.slot, record.epoch);
   if (plan.action != RowPlan::Action::kFold) return;
-  LayerCursor& cursor = record.layers[layer];
+  LayerCursor& cursor = record.layers[batch.batch.layer];
   cursor.step_id = request.step_id;
   cursor.step_position = cursor.position;
   cursor.step_tokens = request.tokens(row);
   cursor.step_layout = static_cast<uint8_t>(request.input_layout);
   cursor.position += request.tokens(row);
-  KeepAnswer(running, row, layer);
+  KeepAnswer(batch, running, row);
 }
 
 // Decode answers are in the backend's pool already; larger ones are copied while there is room.
-void Engine::KeepAnswer(const Running& running, size_t row, int layer) {
+void Engine::KeepAnswer(const InFlight& batch, const Running& running, size_t row) {
   const StepRequest& request = running.step->request;
   const uint64_t epoch = table_.At(running.plan[row].slot).epoch;
-  answers_.Erase(epoch, layer);
+  answers_.Erase(epoch, batch.batch.layer);
   const bool large = request.tokens(row) > static_cast<uint32_t>(options_.shape.max_decode_tokens);
   if (request.step_id == 0 || !large) return;
   const size_t row_bytes = RowBytes(options_.shape, request.input_layout);
-  const int64_t first = offsets_[running.first_row + row] - offsets_[running.first_row];
-  answers_.Put(epoch, layer,
+  const int64_t first = batch.TokensBefore(running, row);
+  answers_.Put(epoch, batch.batch.layer,
                {running.output.data + static_cast<size_t>(first) * row_bytes,
                 request.tokens(row) * row_bytes});
 }
 
 // A stored answer that the device does not give back is a fault of its row.
-void Engine::CopyReplays(const Running& running, int layer) {
+void Engine::CopyReplays(InFlight& batch, const Running& running) {
   if (device_lost_) return;
   const StepRequest& request = running.step->request;
   const size_t row_bytes = RowBytes(options_.shape, request.input_layout);
   for (size_t row = 0; row < running.plan.size(); ++row) {
     const RowPlan& plan = running.plan[row];
     if (plan.action != RowPlan::Action::kReplay) continue;
-    const int64_t first = offsets_[running.first_row + row] - offsets_[running.first_row];
+    const int64_t first = batch.TokensBefore(running, row);
     const std::span<std::byte> out(running.output.data + static_cast<size_t>(first) * row_bytes,
                                    request.tokens(row) * row_bytes);
-    const std::string* kept = answers_.Find(table_.At(plan.slot).epoch, layer);
-    if (kept != nullptr) {
-      std::memcpy(out.data(), kept->data(), out.size());
-    } else if (!backend_->ReadAnswer(layer, plan.slot, out).ok()) {
-      faults_[running.first_row + row] = RowFault::kDevice;
+    if (const auto kept = running.kept.find(row); kept != running.kept.end()) {
+      std::memcpy(out.data(), kept->second.data(), out.size());
+    } else if (!backend_->ReadAnswer(batch.batch.layer, plan.slot, out).ok()) {
+      batch.faults[running.first_row + row] = RowFault::kDevice;
     }
   }
 }

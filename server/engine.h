@@ -1,12 +1,15 @@
-// Runs steps and calls: one thread owns the backend, its pools and the slot table. Submit may be
-// called from any thread; everything else belongs to the thread that calls Step. There is no clock
-// inside: whoever drives it says what time it is. Start reading at Engine::Step.
+// Runs steps and calls, as many batches at a time as the backend takes: one thread owns the
+// backend, its pools and the slot table. Submit may be called from any thread; everything else
+// belongs to the thread that calls Step. There is no clock inside: whoever drives it says what time
+// it is. Start reading at Engine::Step.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -45,13 +48,15 @@ class Engine {
   // Hands in a call. False where the engine is closed: then it never runs.
   bool Submit(Call call, absl::Time now);
 
-  // Takes what has arrived, ends leases, answers steps whose caller is gone, and runs one batch or
-  // call. False where there was nothing to run.
+  // Takes what has arrived, ends leases, answers steps whose caller is gone; then runs a call, or
+  // begins a batch where one may begin, and waits for the oldest in flight where no other could
+  // begin. False where there was nothing to do.
   bool Step(absl::Time now);
 
   // From now on no sequence begins (DRAINING).
   void Drain() { draining_ = true; }
-  // From now on nothing is taken; steps that wait are refused (DRAINING), calls are run.
+  // From now on nothing is taken; what is in flight ends, steps that wait are refused (DRAINING),
+  // calls are run.
   void Close(absl::Time now);
 
   // Thread-safe facts.
@@ -66,6 +71,8 @@ class Engine {
   void Release(int32_t slot);
   // The next moment at which Step has something to do by itself.
   absl::Time next_expiry() const { return table_.next_expiry(); }
+  // The steps in flight, oldest batch first.
+  std::vector<const gdn::Step*> in_flight() const;
 
  private:
   // A step or call that waits, and what the policy sees of it.
@@ -75,13 +82,32 @@ class Engine {
     std::vector<SequenceKey> keys;
     QueueItem item;
   };
-  // A step of the batch that is being built and run.
+  // A step of a batch.
   struct Running {
     std::shared_ptr<gdn::Step> step;
     StateLease lease;
     std::vector<RowPlan> plan;
+    std::map<size_t, std::string> kept;  // by row: its answer, where the store has it
     size_t first_row = 0;
     OutputBuffer output;
+  };
+  // A batch, from when it is built until it has ended. What the backend sees of it stays in place.
+  struct InFlight {
+    Batch batch;
+    QueueItem item;  // for the policy
+    std::vector<SequenceKey> keys;
+    std::vector<Running> running;
+    std::vector<int64_t> offsets;
+    std::vector<int32_t> slots;
+    std::vector<uint8_t> has_initial_state;
+    std::vector<uint8_t> keep_answer;
+    std::vector<BatchPart> parts;
+    std::vector<RowFault> faults;
+
+    // The tokens of the step that come before a row of it.
+    int64_t TokensBefore(const Running& running, size_t row) const {
+      return offsets[running.first_row + row] - offsets[running.first_row];
+    }
   };
 
   void Refuse(gdn::Step& step, const Fault& fault);
@@ -90,16 +116,20 @@ class Engine {
   void RenewTouched(absl::Time now);
   void ExpireLeases(absl::Time now);
   void DropUnwanted(absl::Time now);
+  std::vector<size_t> DecideNext(absl::Time now);
   void RunCall(size_t index, absl::Time now);
-  void RunSteps(const std::vector<size_t>& chosen, absl::Time now);
-  bool Prepare(std::shared_ptr<gdn::Step> step, int layer, absl::Time now);
-  void AddToBatch(const Running& running, int layer);
-  void Launch(int layer, int layout);
-  void Finish(Running& running, int layer, absl::Time now);
-  Fault Commit(Running& running, int layer, absl::Time now);
-  void CopyReplays(const Running& running, int layer);
-  void CommitRow(const Running& running, size_t row, int layer, absl::Time now);
-  void KeepAnswer(const Running& running, size_t row, int layer);
+  void BeginSteps(const std::vector<size_t>& chosen, absl::Time now);
+  bool Prepare(InFlight& batch, Waiting& waiting, absl::Time now);
+  void AddToBatch(InFlight& batch, Running& running);
+  void Launch(InFlight& batch);
+  void EndOldest(absl::Time now);
+  void LoseDevice();
+  void Finish(InFlight& batch, Running& running, absl::Time now);
+  Fault Commit(InFlight& batch, Running& running, absl::Time now);
+  void CopyReplays(InFlight& batch, const Running& running);
+  void CommitRow(const InFlight& batch, const Running& running, size_t row, absl::Time now);
+  void KeepAnswer(const InFlight& batch, const Running& running, size_t row);
+  bool IsInFlight(SequenceKey key) const;
   SequenceKey KeyOfRow(const StepRequest& request, size_t row) const;
   int LayerIndex(uint32_t layer) const;
 
@@ -117,16 +147,13 @@ class Engine {
   std::atomic<int> slots_used_ = 0;
   std::atomic<uint64_t> steps_taken_ = 0;
 
-  // The batch under way; kept between steps for its memory.
+  std::deque<std::unique_ptr<InFlight>> in_flight_;  // oldest first
+
+  // Kept between steps for their memory.
+  std::vector<std::unique_ptr<InFlight>> spare_;
   std::vector<Arrival> arrivals_;
   std::vector<QueueItem> items_;
-  std::vector<Running> running_;
-  std::vector<int64_t> offsets_;
-  std::vector<int32_t> slots_;
-  std::vector<uint8_t> has_initial_state_;
-  std::vector<uint8_t> keep_answer_;
-  std::vector<BatchPart> parts_;
-  std::vector<RowFault> faults_;
+  std::vector<QueueItem> in_flight_items_;
 };
 
 }  // namespace gdn

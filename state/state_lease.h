@@ -1,6 +1,7 @@
 // The slots that a step allocates while it is prepared: given up again unless the step commits.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,10 @@ class StateLease {
   int32_t Allocate(std::string_view request_id, absl::Time now, absl::Time expires);
   // Keeps `slot` if this lease allocated it.
   void Commit(int32_t slot);
+  // Whether `slot` goes with the lease.
+  bool Holds(int32_t slot) const {
+    return std::find(slots_.begin(), slots_.end(), slot) != slots_.end();
+  }
 
  private:
   SlotTable* table_;

@@ -88,7 +88,9 @@ class CpuBackend : public Backend {
 
   std::string_view name() const override { return "cpu"; }
   absl::Status LoadLayer(int layer, const LayerWeights& weights) override;
-  absl::Status Run(const Batch& batch, std::span<RowFault> faults) override;
+  int depth() const override { return 1; }
+  absl::Status Begin(const Batch& batch) override;
+  absl::Status End(std::span<RowFault> faults) override;
   absl::Status ReadAnswer(int layer, int32_t slot, std::span<std::byte> out) override;
 
  private:
@@ -120,6 +122,7 @@ class CpuBackend : public Backend {
   InputStage stage_;
   TokenTile tile_;
   Buffers buffers_;
+  std::vector<RowFault> faults_;  // of the batch begun
 };
 
 // Of a tile: a multiple of the chunk, so that staged tensors begin on cache lines.
@@ -169,17 +172,23 @@ absl::Status CpuBackend::LoadLayer(int layer, const LayerWeights& weights) {
   return absl::OkStatus();
 }
 
-absl::Status CpuBackend::Run(const Batch& batch, std::span<RowFault> faults) {
+// Does it all: the thread that would wait is the one that computes.
+absl::Status CpuBackend::Begin(const Batch& batch) {
   UseThreads(threads_);
-  std::fill(faults.begin(), faults.end(), RowFault::kNone);
-  CheckInput(batch, faults);
+  faults_.assign(static_cast<size_t>(batch.rows()), RowFault::kNone);
+  CheckInput(batch, faults_);
   const int64_t tokens = batch.tokens();
   for (int64_t begin = 0; begin < tokens; begin += capacity_) {
     const int64_t end = std::min(tokens, begin + capacity_);
     if (tokens > capacity_) stage_.Load(batch, begin, end);
-    tile_.Cut(batch, faults, begin, end);
-    RunTile(batch, faults);
+    tile_.Cut(batch, faults_, begin, end);
+    RunTile(batch, faults_);
   }
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::End(std::span<RowFault> faults) {
+  std::copy(faults_.begin(), faults_.end(), faults.begin());
   return absl::OkStatus();
 }
 

@@ -54,7 +54,9 @@ class CudaBackend : public Backend {
 
   std::string_view name() const override { return "cuda"; }
   absl::Status LoadLayer(int layer, const LayerWeights& weights) override;
-  absl::Status Run(const Batch& batch, std::span<RowFault> faults) override;
+  int depth() const override { return 1; }
+  absl::Status Begin(const Batch& batch) override;
+  absl::Status End(std::span<RowFault> faults) override;
   absl::Status ReadAnswer(int layer, int32_t slot, std::span<std::byte> out) override;
 
  private:
@@ -80,6 +82,7 @@ class CudaBackend : public Backend {
   Memory pinned_;                    // and on its way there
   Memory pinned_out_;                // the answer, and the faults before it
   std::vector<cudaEvent_t> events_;  // of the slices of an answer
+  std::vector<RowFault> faults_;     // of the batch begun
   std::unique_ptr<LayerPipeline> pipeline_;
   std::vector<DeviceLayer> layers_;
   StepGraphs graphs_;
@@ -141,9 +144,10 @@ absl::Status CudaBackend::LoadLayer(int layer, const LayerWeights& weights) {
   return errors.status();
 }
 
-absl::Status CudaBackend::Run(const Batch& batch, std::span<RowFault> faults) {
+// Does it all, and waits.
+absl::Status CudaBackend::Begin(const Batch& batch) {
   if (!lost_.ok()) return lost_;
-  std::fill(faults.begin(), faults.end(), RowFault::kNone);
+  faults_.assign(static_cast<size_t>(batch.rows()), RowFault::kNone);
   if (batch.tokens() == 0) return absl::OkStatus();
   const StepShape step = ShapeOf(batch);
   const StepBlock at(shape_, step);
@@ -166,12 +170,17 @@ absl::Status CudaBackend::Run(const Batch& batch, std::span<RowFault> faults) {
   for (int64_t row = 0; row < batch.rows(); ++row) {
     if (batch.slots[row] < 0) continue;
     if ((bits[row] & kFaultNonFinite) != 0) {
-      faults[row] = RowFault::kNonFiniteInput;
+      faults_[static_cast<size_t>(row)] = RowFault::kNonFiniteInput;
     } else if ((bits[row] & kFaultOverflow) != 0) {
-      faults[row] = RowFault::kOverflow;
+      faults_[static_cast<size_t>(row)] = RowFault::kOverflow;
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status CudaBackend::End(std::span<RowFault> faults) {
+  std::copy(faults_.begin(), faults_.end(), faults.begin());
+  return lost_;
 }
 
 // An error of CUDA's is the device's end: what it was doing, and all that it would do, is lost.

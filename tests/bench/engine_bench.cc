@@ -32,9 +32,9 @@ double Microseconds(Clock::duration d) {
 class TimedBackend : public NullBackend {
  public:
   using NullBackend::NullBackend;
-  absl::Status Run(const Batch& batch, std::span<RowFault> faults) override {
+  absl::Status Begin(const Batch& batch) override {
     const Clock::time_point begin = Clock::now();
-    absl::Status status = NullBackend::Run(batch, faults);
+    absl::Status status = NullBackend::Begin(batch);
     spent += Clock::now() - begin;
     return status;
   }

@@ -1,6 +1,9 @@
 // The rest of a backend's contract: loading, the answer pool, synthetic input, empty batches.
 #include <gtest/gtest.h>
 
+#include <deque>
+#include <limits>
+
 #include "tests/testing/backend_case.h"
 
 namespace gdn::test {
@@ -161,6 +164,53 @@ TEST_P(BackendContract, LayersHaveTheirOwnWeightsAndStates) {
   twin.Run(a);
   twin.Run(b);
   twin.Run(c);
+}
+
+// As many batches in flight as there may be: what a slot's sequence is fed, what comes out and what
+// is kept are as if every batch ran alone.
+TEST_P(BackendContract, BatchesInFlightAreAsIfRunAlone) {
+  const std::unique_ptr<Backend> alone = MakeLoaded(*GetParam(), shape_);
+  const auto depth = static_cast<size_t>(backend_->depth());
+  ASSERT_GE(depth, 1u);
+  std::deque<std::pair<Step, Step>> in_flight;  // and the same, run alone
+  const auto end = [&] {
+    auto& [step, twin] = in_flight.front();
+    ASSERT_TRUE(step.End(*backend_).ok());
+    for (size_t row = 0; row < step.rows().size(); ++row) {
+      EXPECT_EQ(step.fault(row), twin.fault(row));
+      if (step.fault(row) != RowFault::kNone) continue;
+      EXPECT_EQ(Output(step, row), Output(twin, row)) << "row " << row;
+      if (!step.rows()[row].keep_answer) continue;
+      std::vector<std::byte> kept(step.output_bytes(row).size());
+      ASSERT_TRUE(alone->ReadAnswer(step.layer(), step.rows()[row].slot, kept).ok());
+      EXPECT_EQ(Answer(step, row), kept) << "row " << row;
+    }
+    in_flight.pop_front();
+  };
+  for (int i = 0; i < 40; ++i) {
+    SCOPED_TRACE(::testing::Message() << "batch " << i);
+    // Its own rows among those in flight, and those of the batch that has ended.
+    const auto slot = static_cast<int32_t>(i % depth) * 2;
+    const bool decode = i % 3 != 0;
+    const bool goes_on = i >= 10;
+    Step step(rng_, shape_, i / 4 % 2, kLayouts[i / 2 % std::size(kLayouts)],
+              {{.slot = slot,
+                .length = decode ? 1 : 90,
+                .has_initial_state = goes_on,
+                .keep_answer = decode},
+               {.slot = kPadSlotId, .length = i % 7 == 0 ? 0 : 1},
+               {.slot = slot + 1, .length = decode ? 1 : 5, .has_initial_state = goes_on}});
+    step.SetParts({1, 3});
+    if (i % 8 == 5) step.SetSynthetic(1, 77);
+    if (i % 8 == 6) step.DiscardOutput();
+    if (i % 8 == 7) step.tensor(0).set(0, std::numeric_limits<float>::quiet_NaN());
+    in_flight.emplace_back(step, step);
+    ASSERT_TRUE(in_flight.back().second.Run(*alone).ok());
+    ASSERT_TRUE(in_flight.back().first.Begin(*backend_).ok());
+    if (in_flight.size() < depth) continue;
+    ASSERT_NO_FATAL_FAILURE(end());
+  }
+  while (!in_flight.empty()) ASSERT_NO_FATAL_FAILURE(end());
 }
 
 // Everything that a batch may hold at once.

@@ -41,9 +41,15 @@ class BatchPolicyTest : public ::testing::Test {
     Add(Kind::kCall, std::move(keys)).holds_up = true;
   }
 
+  // What was added last is in flight.
+  void Launch() {
+    in_flight_.push_back(queue_.back());
+    queue_.pop_back();
+  }
+
   std::vector<size_t> Chosen(bool after_prefill = false,
                              absl::Duration waited = absl::ZeroDuration()) const {
-    return Decide(queue_, kLimits, after_prefill, kStart + waited);
+    return Decide(queue_, in_flight_, kLimits, after_prefill, kStart + waited);
   }
   // The queue without what was chosen.
   void Remove(const std::vector<size_t>& chosen) {
@@ -53,6 +59,7 @@ class BatchPolicyTest : public ::testing::Test {
   }
 
   std::vector<QueueItem> queue_;
+  std::vector<QueueItem> in_flight_;
   std::deque<std::vector<SequenceKey>> keys_;
 };
 
@@ -233,6 +240,94 @@ TEST_F(BatchPolicyTest, ACallThatWaitsForAllHoldsUpNothing) {
   EXPECT_THAT(Chosen(), ElementsAre(0));
 }
 
+TEST_F(BatchPolicyTest, NothingBeginsBesideAStepOfItsSequence) {
+  Prefill({1, 2}, 0);
+  Launch();
+  Decode({2}, 0);
+  Decode({1}, 1);
+  EXPECT_THAT(Chosen(), IsEmpty());
+  Decode({3}, 1);
+  Decode({3, 4}, 1);
+  EXPECT_THAT(Chosen(), ElementsAre(2));
+}
+
+TEST_F(BatchPolicyTest, APrefillBeginsBesideNoDecodes) {
+  Decode({9});
+  Launch();
+  Prefill({1});
+  EXPECT_THAT(Chosen(), IsEmpty());
+  EXPECT_THAT(Chosen(false, absl::Seconds(1)), IsEmpty());
+  Decode({1});  // its prefill comes before other decodes
+  Decode({2}, 1);
+  EXPECT_THAT(Chosen(), IsEmpty());
+  in_flight_.clear();
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+}
+
+TEST_F(BatchPolicyTest, APrefillPassesNoDecodeThatWaitsForWhatIsInFlight) {
+  Prefill({1});
+  Launch();
+  Prefill({2});
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+  Prefill({1});
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+  Decode({1}, 1);
+  EXPECT_THAT(Chosen(), IsEmpty());
+  Decode({2});  // its prefill does not take over its priority past the other
+  EXPECT_THAT(Chosen(), IsEmpty());
+  EXPECT_THAT(Chosen(false, absl::Seconds(1)), ElementsAre(0));
+  EXPECT_THAT(Chosen(true, absl::Seconds(1)), IsEmpty());
+}
+
+TEST_F(BatchPolicyTest, APrefillThatWaitsForWhatIsInFlightLetsOthersPass) {
+  Prefill({1});
+  Launch();
+  Prefill({1});
+  Prefill({2});
+  EXPECT_THAT(Chosen(), ElementsAre(1));
+}
+
+TEST_F(BatchPolicyTest, FewDecodesDoNotBeginBesideSomeOfTheirLayer) {
+  Decode({9});
+  Launch();
+  Decode({1, 2});
+  Decode({3});
+  EXPECT_THAT(Chosen(), IsEmpty());
+  Prefill({8});
+  EXPECT_THAT(Chosen(), IsEmpty());
+  Decode({4}, 1);
+  EXPECT_THAT(Chosen(), ElementsAre(3));
+  Decode({5});
+  EXPECT_THAT(Chosen(), ElementsAre(0, 1, 4));  // half of what fits
+}
+
+TEST_F(BatchPolicyTest, FewDecodesBeginBesideAPrefill) {
+  Prefill({9});
+  Launch();
+  Decode({1});
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+}
+
+TEST_F(BatchPolicyTest, StepsInFlightHoldUpNoCall) {
+  Prefill({1});
+  Launch();
+  Call({1});
+  EndingCall({1});
+  Decode({1});
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+  queue_[0].waits_for_all = true;
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+}
+
+TEST_F(BatchPolicyTest, ACallThatWaitsForAllWaitsForWhatWaitsForWhatIsInFlight) {
+  Prefill({1});
+  Launch();
+  Prefill({1});
+  Call({});
+  queue_.back().waits_for_all = true;
+  EXPECT_THAT(Chosen(), IsEmpty());
+}
+
 // Whatever is in it, a queue becomes empty, one batch after another.
 TEST_F(BatchPolicyTest, EveryQueueEnds) {
   uint64_t random = 1;
@@ -249,11 +344,18 @@ TEST_F(BatchPolicyTest, EveryQueueEnds) {
       if (item.kind == Kind::kCall) item.waits_for_all = below(3) == 0;
     }
     bool after_prefill = false;
+    in_flight_.clear();
     for (int batch = 0; !queue_.empty(); ++batch) {
-      ASSERT_LT(batch, 20);
+      ASSERT_LT(batch, 40);
       const std::vector<size_t> chosen = Chosen(after_prefill, absl::Seconds(below(3)));
-      ASSERT_FALSE(chosen.empty());
-      after_prefill = queue_[chosen.front()].kind == Kind::kPrefill;
+      if (chosen.empty() || queue_[chosen.front()].kind == Kind::kCall) {
+        ASSERT_FALSE(chosen.empty() && in_flight_.empty());
+        in_flight_.clear();
+      } else {
+        after_prefill = queue_[chosen.front()].kind == Kind::kPrefill;
+        if (in_flight_.size() == 2) in_flight_.erase(in_flight_.begin());
+        in_flight_.push_back(queue_[chosen.front()]);
+      }
       Remove(chosen);
     }
   }

@@ -20,7 +20,7 @@ class EngineHarness : public ::testing::Test {
   static constexpr uint64_t kFirstEpoch = 100;
   static constexpr absl::Duration kTtl = absl::Seconds(60);
 
-  EngineHarness() : backend_(FakeShape()) {
+  explicit EngineHarness(int depth = 1) : backend_(FakeShape(), depth) {
     EngineOptions options;
     options.layers = {3, 7};
     options.shape = FakeShape();

@@ -11,9 +11,10 @@
 namespace gdn::test {
 namespace {
 
-class EngineThreadTest : public ::testing::Test {
+// By the number of batches that may be in flight.
+class EngineThreadTest : public ::testing::TestWithParam<int> {
  protected:
-  EngineThreadTest() : backend_(FakeShape()) {}
+  EngineThreadTest() : backend_(FakeShape(), GetParam()) {}
 
   void Start(absl::Duration ttl) {
     EngineOptions options;
@@ -42,20 +43,21 @@ class EngineThreadTest : public ::testing::Test {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<EngineThread> thread_;
 };
+INSTANTIATE_TEST_SUITE_P(Depths, EngineThreadTest, ::testing::Values(1, 2));
 
-TEST_F(EngineThreadTest, RunsWhatIsSubmitted) {
+TEST_P(EngineThreadTest, RunsWhatIsSubmitted) {
   Start(absl::Minutes(1));
   EXPECT_TRUE(Decode("a").get().ok());
   EXPECT_TRUE(Decode("b").get().ok());
 }
 
-TEST_F(EngineThreadTest, EndsLeasesByItself) {
+TEST_P(EngineThreadTest, EndsLeasesByItself) {
   Start(absl::Milliseconds(1));
   EXPECT_TRUE(Decode("a").get().ok());
   while (engine_->slots_used() > 0) std::this_thread::yield();
 }
 
-TEST_F(EngineThreadTest, ItsEndRefusesWhatWaits) {
+TEST_P(EngineThreadTest, ItsEndRefusesWhatWaits) {
   Start(absl::Minutes(1));
   backend_.CloseGate();
   std::future<Fault> running = Decode("a");
@@ -70,14 +72,14 @@ TEST_F(EngineThreadTest, ItsEndRefusesWhatWaits) {
   EXPECT_EQ(Decode("a").get().reason, v1::ERROR_REASON_DRAINING);
 }
 
-TEST_F(EngineThreadTest, ADrainEndsAtOnceWhereNothingLives) {
+TEST_P(EngineThreadTest, ADrainEndsAtOnceWhereNothingLives) {
   Start(absl::Minutes(1));
   EXPECT_TRUE(Decode("a", /*release_after=*/true).get().ok());
   thread_->Drain(absl::InfiniteDuration());
   EXPECT_EQ(Decode("a").get().reason, v1::ERROR_REASON_DRAINING);
 }
 
-TEST_F(EngineThreadTest, ADrainEndsOnceNoSequenceIsSteppedAnyMore) {
+TEST_P(EngineThreadTest, ADrainEndsOnceNoSequenceIsSteppedAnyMore) {
   Start(absl::Minutes(1));
   EXPECT_TRUE(Decode("a").get().ok());
   thread_->Drain(absl::InfiniteDuration());
@@ -85,7 +87,7 @@ TEST_F(EngineThreadTest, ADrainEndsOnceNoSequenceIsSteppedAnyMore) {
   EXPECT_EQ(Decode("b").get().reason, v1::ERROR_REASON_DRAINING);
 }
 
-TEST_F(EngineThreadTest, ADrainEndsAtItsTimeoutWhateverWaits) {
+TEST_P(EngineThreadTest, ADrainEndsAtItsTimeoutWhateverWaits) {
   Start(absl::Minutes(1));
   backend_.CloseGate();
   std::future<Fault> running = Decode("a");

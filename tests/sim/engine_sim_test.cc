@@ -1,5 +1,6 @@
 // A seeded simulation of the engine: random steps, calls and passing time, every answer judged by
 // the mirror. --events=N and --seed=N after GoogleTest's own flags change what is run.
+#include <algorithm>
 #include <iostream>
 #include <map>
 #include <memory>
@@ -22,12 +23,13 @@ uint64_t g_seed = 1;
 
 const std::vector<int> kLayers = {3, 7, 8};
 
-MirrorRules Rules() {
+MirrorRules Rules(int depth = 1) {
   return {.layers = 3,
           .slots = 5,
           .max_rows = 8,
           .max_decode_tokens = 2,
           .max_queue_steps = 16,
+          .depth = static_cast<size_t>(depth),
           .replay_bytes = 20 * 16,  // 20 tokens
           .ttl = absl::Seconds(10),
           .prefill_max_wait = absl::Seconds(1)};
@@ -68,11 +70,11 @@ StepLimits Limits() {
 
 class Simulation {
  public:
-  explicit Simulation(uint64_t seed)
+  Simulation(uint64_t seed, int depth)
       : traffic_(seed),
-        backend_(Shape()),
+        backend_(Shape(), depth),
         engine_(Options(seed), &backend_),
-        mirror_(Rules(), [this](const std::string& id) {
+        mirror_(Rules(depth), [this](const std::string& id) {
           const int32_t slot = engine_.table().Find(id).value_or(-1);
           return std::pair(slot, slot < 0 ? 0 : engine_.table().At(slot).epoch);
         }) {}
@@ -93,7 +95,7 @@ class Simulation {
     }
   }
   void Finish() {
-    const size_t most = mirror_.waiting() + 1;
+    const size_t most = 2 * mirror_.waiting() + 1;  // each begins and ends
     for (size_t i = 0; mirror_.waiting() > 0 && i < most; ++i) Round();
     EXPECT_EQ(mirror_.waiting(), 0u);
     EXPECT_TRUE(steps_.empty());
@@ -104,6 +106,12 @@ class Simulation {
     mirror_.Drain();
   }
   const std::map<std::string, int>& counts() const { return counts_; }
+  // Batches that began beside as many as there may be.
+  int64_t overlaps(size_t most) const {
+    const std::vector<FakeBackend::RunRecord> runs = backend_.runs();
+    return std::count_if(runs.begin(), runs.end(),
+                         [most](const auto& run) { return run.beside == most; });
+  }
 
  private:
   void SendStep() {
@@ -191,9 +199,15 @@ class Simulation {
 
   void Round() {
     const bool ran = engine_.Step(now_);
-    mirror_.CheckRound(now_, ran, replies_);
+    std::vector<uint64_t> in_flight;
+    for (const Step* step : engine_.in_flight()) {
+      for (const auto& [serial, unanswered] : steps_) {
+        if (unanswered.get() == step) in_flight.push_back(serial);
+      }
+    }
+    mirror_.CheckRound(now_, ran, replies_, in_flight);
     replies_.clear();
-    EXPECT_EQ(engine_.slots_used(), static_cast<int>(mirror_.live().size()));
+    EXPECT_EQ(engine_.slots_used(), mirror_.slots_used());
     EXPECT_EQ(engine_.waiting(), mirror_.WaitingSteps().size());
   }
 
@@ -215,9 +229,13 @@ class Simulation {
   std::map<std::string, int> counts_;                // of answers by what they said
 };
 
-TEST(EngineSimulation, EveryAnswerIsTheContracts) {
+// By the number of batches that may be in flight.
+class EngineSimulation : public ::testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(Depths, EngineSimulation, ::testing::Values(1, 2));
+
+TEST_P(EngineSimulation, EveryAnswerIsTheContracts) {
   SCOPED_TRACE(::testing::Message() << "--seed=" << g_seed << " --events=" << g_events);
-  Simulation simulation(g_seed);
+  Simulation simulation(g_seed, GetParam());
   for (uint64_t event = 0; event < g_events; ++event) {
     SCOPED_TRACE(::testing::Message() << "event " << event);
     if (event == g_events - g_events / 20) simulation.Drain();
@@ -226,6 +244,11 @@ TEST(EngineSimulation, EveryAnswerIsTheContracts) {
   }
   simulation.Finish();
   // It is no test of what never happened.
+  const int64_t overlaps = simulation.overlaps(static_cast<size_t>(GetParam()) - 1);
+  std::cout << "overlaps " << overlaps << "\n";
+  if (g_events >= 100000) {
+    EXPECT_GT(overlaps, 100);
+  }
   for (const char* what :
        {"ERROR_REASON_UNSPECIFIED", "replayed", "ERROR_REASON_NON_FINITE_INPUT",
         "ERROR_REASON_STEP_ID_REUSED", "ERROR_REASON_SEQUENCE_NOT_FOUND",

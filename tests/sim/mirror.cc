@@ -75,28 +75,47 @@ std::vector<uint64_t> Mirror::WaitingSteps() const {
   return serials;
 }
 
-void Mirror::CheckRound(absl::Time now, bool ran, const std::vector<Reply>& replies) {
+int Mirror::slots_used() const {
+  size_t used = live_.size();
+  for (const auto& [serial, item] : waiting_) {
+    used += std::count(item.actions.begin(), item.actions.end(), Action::kFresh);
+  }
+  return static_cast<int>(used);
+}
+
+void Mirror::CheckRound(absl::Time now, bool ran, const std::vector<Reply>& replies,
+                        const std::vector<uint64_t>& in_flight) {
   EndLeases(now);
-  const std::vector<const Reply*> rest = CheckDropped(now, replies);
-  EXPECT_EQ(ran, !rest.empty());
-  if (rest.empty()) {
+  const Replies rest = CheckDropped(now, replies);
+  if (!ran) {
+    EXPECT_TRUE(rest.empty());
     EXPECT_TRUE(waiting_.empty()) << "work waits and nothing ran";
     return;
   }
-  CheckOrder(now, rest);
-  const Item& first = waiting_.at(rest.front()->serial);
-  if (first.is_call) {
+  // What this round began is answered or in flight now, and was neither before.
+  std::set<uint64_t> begun(in_flight.begin(), in_flight.end());
+  for (const auto& [serial, reply] : rest) begun.insert(serial);
+  std::erase_if(begun, [this](uint64_t serial) { return waiting_.at(serial).IsInFlight(); });
+  CheckOrder(now, {begun.begin(), begun.end()});
+  if (!begun.empty() && waiting_.at(*begun.begin()).is_call) {
+    EXPECT_TRUE(in_flight_.empty()) << "a call ran beside steps";
     EXPECT_EQ(rest.size(), 1u);
-    CheckCall(now, first, *rest.front());
-  } else {
-    last_was_prefill_ = first.IsPrefill();
-    CheckSteps(now, rest);
+    CheckCall(now, waiting_.at(*begun.begin()), *rest.begin()->second);
+    waiting_.erase(*begun.begin());
+    return;
   }
-  for (const Reply* reply : rest) waiting_.erase(reply->serial);
+  if (!begun.empty()) CheckBegun({begun.begin(), begun.end()}, rest);
+  CheckEnded(now, rest);
+  EXPECT_FALSE(begun.empty() && rest.empty()) << "work waits and nothing ran";
+
+  std::vector<uint64_t> expected;
+  for (const auto& batch : in_flight_) expected.insert(expected.end(), batch.begin(), batch.end());
+  EXPECT_EQ(in_flight, expected);
+  EXPECT_LT(in_flight_.size(), rules_.depth) << "no batch may begin, and none was waited for";
 }
 
 // A lease runs from the end of the step that gave it, and ends once its end has passed, but under
-// no step or call that came before that.
+// no step or call that came before that, and no step in flight.
 void Mirror::EndLeases(absl::Time now) {
   std::vector<std::string> due;
   for (auto& [id, sequence] : live_) {
@@ -104,7 +123,8 @@ void Mirror::EndLeases(absl::Time now) {
     sequence.touched = false;
     if (sequence.expires >= now) continue;
     const bool held = std::any_of(waiting_.begin(), waiting_.end(), [&](const auto& entry) {
-      return entry.second.arrival <= sequence.expires && entry.second.Names(id);
+      const Item& item = entry.second;
+      return (item.IsInFlight() || item.arrival <= sequence.expires) && item.Names(id);
     });
     if (!held) due.push_back(id);
   }
@@ -112,18 +132,19 @@ void Mirror::EndLeases(absl::Time now) {
 }
 
 // Steps whose caller is gone are answered before anything runs, and no others are.
-std::vector<const Reply*> Mirror::CheckDropped(absl::Time now, const std::vector<Reply>& replies) {
+Mirror::Replies Mirror::CheckDropped(absl::Time now, const std::vector<Reply>& replies) {
   std::set<uint64_t> unwanted;
   for (const auto& [serial, item] : waiting_) {
-    if (!item.is_call && (item.cancelled || item.step.deadline < now)) unwanted.insert(serial);
+    const bool dropped = item.cancelled || item.step.deadline < now;
+    if (!item.is_call && !item.IsInFlight() && dropped) unwanted.insert(serial);
   }
-  std::vector<const Reply*> rest;
+  Replies rest;
   std::set<uint64_t> seen;
   for (const Reply& reply : replies) {
     EXPECT_TRUE(waiting_.contains(reply.serial)) << "an answer to nothing that waits";
     EXPECT_TRUE(seen.insert(reply.serial).second) << "answered twice";
     if (!unwanted.contains(reply.serial)) {
-      rest.push_back(&reply);
+      rest[reply.serial] = &reply;
       continue;
     }
     EXPECT_EQ(reply.fault.reason, v1::ERROR_REASON_QUEUE_FULL);
@@ -131,8 +152,6 @@ std::vector<const Reply*> Mirror::CheckDropped(absl::Time now, const std::vector
     waiting_.erase(reply.serial);
   }
   EXPECT_TRUE(unwanted.empty()) << "a step whose caller is gone still waits";
-  std::sort(rest.begin(), rest.end(),
-            [](const Reply* a, const Reply* b) { return a->serial < b->serial; });
   return rest;
 }
 
@@ -145,40 +164,57 @@ bool Mirror::WaitsFor(const Item& later, const Item& earlier) {
 
 bool Mirror::IsFree(uint64_t serial) const {
   const Item& item = waiting_.at(serial);
-  return std::none_of(waiting_.begin(), waiting_.find(serial),
-                      [&item](const auto& earlier) { return WaitsFor(item, earlier.second); });
+  return std::none_of(waiting_.begin(), waiting_.end(), [&](const auto& entry) {
+    const auto& [other, earlier] = entry;
+    // Of a sequence there is one step in flight, whatever its layer.
+    if (earlier.IsInFlight()) return item.is_call || item.Shares(earlier);
+    return other < serial && WaitsFor(item, earlier);
+  });
 }
 
-void Mirror::CheckOrder(absl::Time now, const std::vector<const Reply*>& ran) const {
+void Mirror::CheckOrder(absl::Time now, const std::vector<uint64_t>& begun) const {
   int64_t rows = 0;
-  for (const Reply* reply : ran) {
-    EXPECT_TRUE(IsFree(reply->serial)) << "out of order";
-    const Item& item = waiting_.at(reply->serial);
-    if (item.is_call || ran.size() == 1) continue;
+  for (const uint64_t serial : begun) {
+    EXPECT_TRUE(IsFree(serial)) << "out of order";
+    const Item& item = waiting_.at(serial);
+    if (item.is_call || begun.size() == 1) continue;
     rows += static_cast<int64_t>(item.step.request.rows());
     EXPECT_FALSE(item.IsPrefill()) << "a prefill was merged";
-    EXPECT_EQ(item.step.layer, waiting_.at(ran.front()->serial).step.layer);
+    EXPECT_EQ(item.step.layer, waiting_.at(begun.front()).step.layer);
   }
   EXPECT_LE(rows, rules_.max_rows);
 
   const auto oldest = [this](StepKind kind) {
     return std::find_if(waiting_.begin(), waiting_.end(), [kind](const auto& entry) {
-      return !entry.second.is_call && entry.second.step.kind == kind;
+      const Item& item = entry.second;
+      return !item.is_call && !item.IsInFlight() && item.step.kind == kind;
     });
   };
-  const auto includes = [&ran](uint64_t serial) {
-    return std::any_of(ran.begin(), ran.end(),
-                       [serial](const Reply* reply) { return reply->serial == serial; });
+  const auto includes = [&begun](uint64_t serial) {
+    return std::find(begun.begin(), begun.end(), serial) != begun.end();
   };
   const auto prefill = oldest(StepKind::kPrefill);
   const auto decode = oldest(StepKind::kDecode);
+  const bool alone = decode == waiting_.end() &&
+                     std::none_of(waiting_.begin(), waiting_.end(),
+                                  [](const auto& entry) { return entry.second.is_call; });
   const bool aged = prefill != waiting_.end() && !last_was_prefill_ &&
                     now - prefill->second.arrival >= rules_.prefill_max_wait;
+  const bool beside_decodes = std::any_of(waiting_.begin(), waiting_.end(), [](const auto& entry) {
+    return entry.second.IsInFlight() && !entry.second.IsPrefill();
+  });
   if (aged && IsFree(prefill->first)) {
-    EXPECT_TRUE(includes(prefill->first)) << "a prefill that waited long did not go first";
+    EXPECT_TRUE(beside_decodes ? begun.empty() : includes(prefill->first))
+        << "a prefill that waited long did not go first";
   }
-  if (!aged && decode != waiting_.end() && IsFree(decode->first)) {
-    EXPECT_FALSE(waiting_.at(ran.front()->serial).IsPrefill()) << "a prefill passed a decode";
+  if (prefill != waiting_.end() && alone && !beside_decodes && IsFree(prefill->first)) {
+    EXPECT_TRUE(includes(prefill->first)) << "a prefill waits for nothing";
+  }
+  if (beside_decodes && !begun.empty()) {
+    EXPECT_FALSE(waiting_.at(begun.front()).IsPrefill()) << "a prefill began beside decodes";
+  }
+  if (!aged && decode != waiting_.end() && !begun.empty() && IsFree(decode->first)) {
+    EXPECT_FALSE(waiting_.at(begun.front()).IsPrefill()) << "a prefill passed a decode";
   }
 }
 

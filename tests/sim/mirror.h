@@ -1,5 +1,5 @@
-// What the contract says an engine answers: written from the contract alone, row by row and without
-// batches, as an independent judge of the engine.
+// What the contract says an engine answers: written from the contract alone and row by row, as an
+// independent judge of the engine. Of batches it knows only which steps the engine has in flight.
 #pragma once
 
 #include <cstdint>
@@ -52,6 +52,7 @@ struct MirrorRules {
   int64_t max_rows = 0;
   uint32_t max_decode_tokens = 0;
   size_t max_queue_steps = 0;
+  size_t depth = 1;  // of the backend
   size_t replay_bytes = 0;
   absl::Duration ttl;
   absl::Duration prefill_max_wait;
@@ -86,14 +87,19 @@ class Mirror {
   void Cancel(uint64_t serial);
   void Drain() { draining_ = true; }
 
-  // Judges what one Step of the engine at `now` answered; `ran` is what it returned.
-  void CheckRound(absl::Time now, bool ran, const std::vector<Reply>& replies);
+  // Judges what one Step of the engine at `now` answered; `ran` is what it returned, and after it
+  // these steps are in flight, in the order in which they began.
+  void CheckRound(absl::Time now, bool ran, const std::vector<Reply>& replies,
+                  const std::vector<uint64_t>& in_flight);
 
   const std::map<std::string, Sequence>& live() const { return live_; }
   size_t waiting() const { return waiting_.size(); }
   std::vector<uint64_t> WaitingSteps() const;
+  // Of sequences that live, and of those that steps in flight begin.
+  int slots_used() const;
 
  private:
+  enum class Action : uint8_t { kPad, kFresh, kFold, kReplay, kTouch };
   struct Item {
     bool is_call = false;
     StepSpec step;
@@ -102,20 +108,23 @@ class Mirror {
     bool cancelled = false;
     // Of each row, or each id of a call: the sequence, "" for none.
     std::vector<std::string> names;
+    std::vector<Action> actions;  // of each row, once it is in flight
 
     bool Names(const std::string& id) const;
     bool Shares(const Item& other) const;
+    bool IsInFlight() const { return !actions.empty(); }
     bool IsPrefill() const { return !is_call && step.kind == StepKind::kPrefill; }
   };
-  enum class Action : uint8_t { kPad, kFresh, kFold, kReplay, kTouch };
-  using Waiting = std::map<uint64_t, Item>;
+  using Items = std::map<uint64_t, Item>;  // by serial
+  using Replies = std::map<uint64_t, const Reply*>;
 
   // The parts of a round, in their order.
   void EndLeases(absl::Time now);
-  std::vector<const Reply*> CheckDropped(absl::Time now, const std::vector<Reply>& replies);
-  void CheckOrder(absl::Time now, const std::vector<const Reply*>& ran) const;
+  Replies CheckDropped(absl::Time now, const std::vector<Reply>& replies);
+  void CheckOrder(absl::Time now, const std::vector<uint64_t>& begun) const;
   void CheckCall(absl::Time now, const Item& call, const Reply& reply);
-  void CheckSteps(absl::Time now, const std::vector<const Reply*>& ran);
+  void CheckBegun(const std::vector<uint64_t>& begun, const Replies& replies);
+  void CheckEnded(absl::Time now, const Replies& replies);
 
   // Whether `later` has to wait for `earlier`.
   static bool WaitsFor(const Item& later, const Item& earlier);
@@ -127,8 +136,7 @@ class Mirror {
   bool IsExpired(const std::string& id) const;
   bool IsExpired(uint64_t epoch) const;
 
-  void RunStep(absl::Time now, const Item& item, const std::vector<Action>& actions,
-               const Reply& reply);
+  void RunStep(absl::Time now, const Item& item, const Reply& reply);
   v1::ErrorReason RunRow(absl::Time now, const Item& item, size_t row, Action action,
                          const Reply& reply, std::vector<float>* output);
   void Begin(absl::Time now, const std::string& id, size_t row, const Reply& reply);
@@ -144,8 +152,9 @@ class Mirror {
   bool last_was_prefill_ = false;
   uint64_t last_epoch_ = 0;
   std::map<std::string, Sequence> live_;
-  Waiting waiting_;
-  std::vector<std::string> ending_;  // by release_after, at the end of the round
+  Items waiting_;                               // unanswered, those in flight too
+  std::list<std::vector<uint64_t>> in_flight_;  // batch by batch, oldest first
+  std::vector<std::string> ending_;             // by release_after, at the end of the round
 
   // The ends of leases so far, and which of them was the last of an id and of an epoch.
   uint64_t expiries_ = 0;

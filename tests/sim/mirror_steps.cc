@@ -30,29 +30,46 @@ void ExpectSameFault(const Fault& expected, const Fault& found) {
 
 }  // namespace
 
-void Mirror::CheckSteps(absl::Time now, const std::vector<const Reply*>& ran) {
-  int free = rules_.slots - static_cast<int>(live_.size());
-  std::vector<std::vector<Action>> plans(ran.size());
+// Steps whose turn came: they are refused at once, or in flight.
+void Mirror::CheckBegun(const std::vector<uint64_t>& begun, const Replies& replies) {
+  last_was_prefill_ = waiting_.at(begun.front()).IsPrefill();
+  std::vector<uint64_t> batch;
   std::set<std::string> names;
-  for (size_t i = 0; i < ran.size(); ++i) {
-    const Item& item = waiting_.at(ran[i]->serial);
-    const Fault fault = Plan(item, free, &plans[i]);
+  for (const uint64_t serial : begun) {
+    Item& item = waiting_.at(serial);
+    std::vector<Action> actions;
+    const Fault fault = Plan(item, rules_.slots - slots_used(), &actions);
     if (!fault.ok()) {
-      ExpectSameFault(fault, ran[i]->fault);
-      plans[i].clear();
+      const auto reply = replies.find(serial);
+      ASSERT_TRUE(reply != replies.end()) << "not refused";
+      ExpectSameFault(fault, reply->second->fault);
+      waiting_.erase(serial);
       continue;
     }
-    free -= static_cast<int>(std::count(plans[i].begin(), plans[i].end(), Action::kFresh));
+    item.actions = std::move(actions);
+    batch.push_back(serial);
     for (const std::string& name : item.names) {
       EXPECT_TRUE(name.empty() || names.insert(name).second)
           << "merged although they share " << name;
     }
   }
-  for (size_t i = 0; i < ran.size(); ++i) {
-    if (!plans[i].empty()) RunStep(now, waiting_.at(ran[i]->serial), plans[i], *ran[i]);
+  if (!batch.empty()) in_flight_.push_back(std::move(batch));
+}
+
+// The steps that are answered and were not refused are those of the batch that began first.
+void Mirror::CheckEnded(absl::Time now, const Replies& replies) {
+  std::vector<uint64_t> ended;
+  for (const auto& [serial, reply] : replies) {
+    if (waiting_.contains(serial)) ended.push_back(serial);
   }
+  if (ended.empty()) return;
+  ASSERT_FALSE(in_flight_.empty());
+  EXPECT_EQ(ended, in_flight_.front());
+  in_flight_.pop_front();
+  for (const uint64_t serial : ended) RunStep(now, waiting_.at(serial), *replies.at(serial));
   for (const std::string& id : ending_) End(id, /*expired=*/false);
   ending_.clear();
+  for (const uint64_t serial : ended) waiting_.erase(serial);
 }
 
 // All rows pass, or the fault names every one that does not.
@@ -124,9 +141,9 @@ v1::ErrorReason Mirror::PlanRow(const Item& item, size_t row, Action* action,
   return v1::ERROR_REASON_UNSPECIFIED;
 }
 
-void Mirror::RunStep(absl::Time now, const Item& item, const std::vector<Action>& actions,
-                     const Reply& reply) {
+void Mirror::RunStep(absl::Time now, const Item& item, const Reply& reply) {
   const StepRequest& request = item.step.request;
+  const std::vector<Action>& actions = item.actions;
   Fault fault;
   std::vector<float> output;
   for (size_t row = 0; row < actions.size(); ++row) {

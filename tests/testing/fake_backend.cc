@@ -48,8 +48,9 @@ FakeState FakeState::Fold(std::string_view token) const {
   return next;
 }
 
-FakeBackend::FakeBackend(const BackendShape& shape)
+FakeBackend::FakeBackend(const BackendShape& shape, int depth)
     : shape_(shape),
+      depth_(depth),
       states_(static_cast<size_t>(shape.layers * shape.slots), kGarbage),
       answers_(states_.size() * shape.max_decode_tokens * shape.answer_row_bytes()) {
   EXPECT_TRUE(Validate(shape).ok()) << Validate(shape);
@@ -57,24 +58,49 @@ FakeBackend::FakeBackend(const BackendShape& shape)
 
 absl::Status FakeBackend::LoadLayer(int, const LayerWeights&) { return absl::OkStatus(); }
 
-absl::Status FakeBackend::Run(const Batch& batch, std::span<RowFault> faults) {
+absl::Status FakeBackend::Begin(const Batch& batch) {
   const absl::Status valid = Validate(batch, shape_);
   EXPECT_TRUE(valid.ok()) << valid;
   if (!valid.ok()) return valid;
-  PassGate(batch);
+  CheckBeside(batch);
   const std::lock_guard lock(mutex_);
   if (lost_) return absl::InternalError("the device is lost");
+  runs_.push_back({batch.layer,
+                   {batch.slots.begin(), batch.slots.end()},
+                   begun_.size(),
+                   batch.parts.size(),
+                   std::find(batch.keep_answer.begin(), batch.keep_answer.end(), 1) !=
+                       batch.keep_answer.end()});
+  begun_.push_back(batch);
+  return absl::OkStatus();
+}
+
+void FakeBackend::CheckBeside(const Batch& batch) const {
+  EXPECT_LT(begun_.size(), static_cast<size_t>(depth_));
+  for (const Batch& other : begun_) {
+    for (const int32_t slot : batch.slots) {
+      if (slot < 0) continue;
+      EXPECT_EQ(std::find(other.slots.begin(), other.slots.end(), slot), other.slots.end())
+          << "two batches have slot " << slot;
+    }
+  }
+}
+
+absl::Status FakeBackend::End(std::span<RowFault> faults) {
+  EXPECT_FALSE(begun_.empty());
+  PassGate();
+  const std::lock_guard lock(mutex_);
+  if (lost_ || ends_fail_) return absl::InternalError("the device is lost");
+  const Batch batch = begun_.front();
+  begun_.pop_front();
+  EXPECT_EQ(faults.size(), batch.slots.size());
+  std::fill(faults.begin(), faults.end(), RowFault::kNone);
   for (const BatchPart& part : batch.parts) RunPart(batch, part, faults);
   return absl::OkStatus();
 }
 
-void FakeBackend::PassGate(const Batch& batch) {
+void FakeBackend::PassGate() {
   std::unique_lock lock(mutex_);
-  runs_.push_back({batch.layer,
-                   {batch.slots.begin(), batch.slots.end()},
-                   batch.parts.size(),
-                   std::find(batch.keep_answer.begin(), batch.keep_answer.end(), 1) !=
-                       batch.keep_answer.end()});
   blocked_ = true;
   moved_.notify_all();
   moved_.wait(lock, [this] { return !closed_; });
@@ -171,6 +197,11 @@ void FakeBackend::LoseDevice() {
 void FakeBackend::FailReads() {
   const std::lock_guard lock(mutex_);
   reads_fail_ = true;
+}
+
+void FakeBackend::FailEnds() {
+  const std::lock_guard lock(mutex_);
+  ends_fail_ = true;
 }
 
 void FakeBackend::CloseGate() {

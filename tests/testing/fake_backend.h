@@ -4,6 +4,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -34,34 +35,40 @@ inline constexpr float kDeviceFailing = 2e30f;
 class FakeBackend final : public Backend {
  public:
   // What the slots hold at first is garbage, as it is after every sequence.
-  explicit FakeBackend(const BackendShape& shape);
+  explicit FakeBackend(const BackendShape& shape, int depth = 1);
 
   std::string_view name() const override { return "fake"; }
   absl::Status LoadLayer(int layer, const LayerWeights& weights) override;
-  // Fails the test where the batch is not a valid one.
-  absl::Status Run(const Batch& batch, std::span<RowFault> faults) override;
+  int depth() const override { return depth_; }
+  // Fails the test where the batch is not a valid one, or may not be begun beside the others.
+  absl::Status Begin(const Batch& batch) override;
+  // Here the batch is read, folded and answered, all at once.
+  absl::Status End(std::span<RowFault> faults) override;
   absl::Status ReadAnswer(int layer, int32_t slot, std::span<std::byte> out) override;
 
   // The rest may be called from any thread.
   struct RunRecord {
     int layer = 0;
     std::vector<int32_t> slots;
+    size_t beside = 0;  // batches that were in flight when it began
     size_t parts = 0;   // requests merged
     bool kept = false;  // some row's answer went to the pool
   };
-  std::vector<RunRecord> runs() const;
+  std::vector<RunRecord> runs() const;  // of the batches begun
 
-  void LoseDevice();  // every later Run and ReadAnswer fails
+  void LoseDevice();  // every later Begin, End and ReadAnswer fails
   void FailReads();   // every later ReadAnswer fails
+  void FailEnds();    // every later End fails
 
-  // While it is closed, Run waits at the gate.
+  // While it is closed, End waits at the gate.
   void CloseGate();
   void OpenGate();
-  // Returns once a Run waits at the gate.
+  // Returns once an End waits at the gate.
   void AwaitBlocked();
 
  private:
-  void PassGate(const Batch& batch);
+  void CheckBeside(const Batch& batch) const;
+  void PassGate();
   void RunPart(const Batch& batch, const BatchPart& part, std::span<RowFault> faults);
   RowFault RunRow(const Batch& batch, int64_t row, std::span<const std::string> tokens,
                   std::byte* out);
@@ -70,14 +77,17 @@ class FakeBackend final : public Backend {
   std::byte* AnswerAt(int layer, int32_t slot);
 
   const BackendShape shape_;
+  const int depth_;
   std::vector<FakeState> states_;   // [layer][slot]
   std::vector<std::byte> answers_;  // [layer][slot][max_decode_tokens][answer row]
+  std::deque<Batch> begun_;         // and not ended, oldest first
 
   mutable std::mutex mutex_;
   std::condition_variable moved_;
   std::vector<RunRecord> runs_;
   bool lost_ = false;
   bool reads_fail_ = false;
+  bool ends_fail_ = false;
   bool closed_ = false;
   bool blocked_ = false;
 };

@@ -15,7 +15,9 @@ class NullBackend : public Backend {
 
   std::string_view name() const override { return "null"; }
   absl::Status LoadLayer(int layer, const LayerWeights& weights) override;
-  absl::Status Run(const Batch& batch, std::span<RowFault> faults) override;
+  int depth() const override { return 1; }
+  absl::Status Begin(const Batch& batch) override;
+  absl::Status End(std::span<RowFault> faults) override;
   absl::Status ReadAnswer(int layer, int32_t slot, std::span<std::byte> out) override;
 
  private:

@@ -75,20 +75,26 @@ class Step {
   void DiscardOutput() { want_output_ = false; }
 
   absl::Status Run(Backend& backend) {
-    std::vector<std::string> wires;
-    std::vector<std::vector<std::string_view>> pieces;
-    std::vector<BatchPart> parts = Parts(wires, pieces);
-    std::vector<int32_t> slots;
-    std::vector<uint8_t> has, keep;
+    if (absl::Status status = Begin(backend); !status.ok()) return status;
+    return End(backend);
+  }
+  // A step that is begun stays where it is until its end.
+  absl::Status Begin(Backend& backend) {
+    parts_ = Parts();
+    slots_.clear();
+    has_initial_state_.clear();
+    keep_answer_.clear();
     for (const StepRow& row : rows_) {
-      slots.push_back(row.slot);
-      has.push_back(row.has_initial_state);
-      keep.push_back(row.keep_answer);
+      slots_.push_back(row.slot);
+      has_initial_state_.push_back(row.has_initial_state);
+      keep_answer_.push_back(row.keep_answer);
     }
     std::fill(output_.begin(), output_.end(), std::byte{0xcc});
     faults_.assign(rows_.size(), RowFault::kDevice);
-    return backend.Run({layer_, layout_, offsets_, slots, has, keep, parts}, faults_);
+    return backend.Begin(
+        {layer_, layout_, offsets_, slots_, has_initial_state_, keep_answer_, parts_});
   }
+  absl::Status End(Backend& backend) { return backend.End(faults_); }
 
   RowFault fault(int64_t row) const { return faults_[row]; }
 
@@ -137,19 +143,18 @@ class Step {
     return pieces;
   }
 
-  std::vector<BatchPart> Parts(std::vector<std::string>& wires,
-                               std::vector<std::vector<std::string_view>>& pieces) {
+  std::vector<BatchPart> Parts() {
     std::vector<BatchPart> parts(part_ends_.size());
-    wires.resize(parts.size());
-    pieces.resize(parts.size());
+    wires_.assign(parts.size(), {});
+    piece_views_.assign(parts.size(), {});
     size_t row = 0;
     for (size_t i = 0; i < parts.size(); ++i) {
       const int64_t first = offsets_[row];
       row = part_ends_[i];
-      if (seeds_[i] == 0) wires[i] = Wire(first, offsets_[row]);
-      pieces[i] = Cut(wires[i]);
+      if (seeds_[i] == 0) wires_[i] = Wire(first, offsets_[row]);
+      piece_views_[i] = Cut(wires_[i]);
       std::byte* out = want_output_ ? output_.data() + first * output_row_bytes() : nullptr;
-      parts[i] = {first, offsets_[row] - first, pieces[i], seeds_[i], out};
+      parts[i] = {first, offsets_[row] - first, piece_views_[i], seeds_[i], out};
     }
     return parts;
   }
@@ -168,6 +173,14 @@ class Step {
   bool want_output_ = true;
   std::vector<std::byte> output_;
   std::vector<RowFault> faults_;
+
+  // What the batch points to.
+  std::vector<std::string> wires_;
+  std::vector<std::vector<std::string_view>> piece_views_;
+  std::vector<BatchPart> parts_;
+  std::vector<int32_t> slots_;
+  std::vector<uint8_t> has_initial_state_;
+  std::vector<uint8_t> keep_answer_;
 };
 
 }  // namespace gdn::test
