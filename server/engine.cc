@@ -86,15 +86,14 @@ bool Engine::Step(absl::Time now) {
   if (queue_.empty() && in_flight_.empty()) return false;
   const auto depth = static_cast<size_t>(backend_->depth());
   const std::vector<size_t> chosen = DecideNext(now);
-  if (chosen.empty()) {
+  const bool call = !chosen.empty() && queue_[chosen.front()].step == nullptr;
+  if (chosen.empty() || (call && !in_flight_.empty())) {
     EndOldest(now);
-  } else if (queue_[chosen.front()].step != nullptr) {
-    BeginSteps(chosen, now);
-    if (in_flight_.size() == depth) EndOldest(now);
-  } else if (in_flight_.empty()) {
+  } else if (call) {
     RunCall(chosen.front(), now);
   } else {
-    EndOldest(now);
+    BeginSteps(chosen, now);
+    if (in_flight_.size() == depth) EndOldest(now);
   }
   slots_used_ = table_.used();
   return true;
