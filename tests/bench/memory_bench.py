@@ -68,6 +68,7 @@ def after_start(binary: Path, work: Path) -> bool:
     for dtype, io_bytes in (("bf16", 2), ("fp32", 4)):
         flags = dict(FLAGS, listen=f"unix:{work}/a.sock", dtype=dtype)
         server = ServerProcess(binary, model, work / "log", **flags)
+        server.await_ready()
         with Client(server.target) as client:
             limit = (pool_bytes(client.info, io_bytes) + 2 * gdn_bytes(client.info, 2)) / MIB + 200
         used = resident(server)
@@ -81,6 +82,7 @@ def over_steps(binary: Path, work: Path, steps: int) -> bool:
     model = checkpoint(work / "small", hidden=128, heads=2, value_heads=4, layers=2, dtype="fp32")
     flags = dict(FLAGS, listen=f"unix:{work}/b.sock", slots=8)
     server = ServerProcess(binary, model, work / "log", **flags)
+    server.await_ready()
     rng, samples = np.random.default_rng(0), []
     print(f"over {steps} decode steps of 8 rows, hidden 128")
     with Client(server.target) as client:
