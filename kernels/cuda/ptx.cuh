@@ -327,12 +327,9 @@ __device__ __forceinline__ void PrefetchBulk(const void* from, unsigned bytes) {
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 }
 
-// A barrier among `threads` threads, whole warps; ids from 1 on, 0 is __syncthreads.
-__device__ __forceinline__ void NamedBarrier(int id, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
-// The same, and whether any of them had `x`.
+// A barrier among `threads` threads, whole warps, and whether any of them had `x`; ids from 1 on, 0
+// is
+// __syncthreads.
 __device__ __forceinline__ bool NamedBarrierOr(int id, int threads, bool x) {
   int any;
   asm volatile(
