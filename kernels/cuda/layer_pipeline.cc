@@ -64,6 +64,8 @@ struct LayerPipeline::Step {
   const StepShape& shape;
   StepBlock at;
   std::byte* block;
+  std::byte* core;  // [tokens, HV * V]
+  std::byte* answer;
   cudaStream_t stream;
   Errors& errors;
   Rows rows;
@@ -126,8 +128,7 @@ absl::Status LayerPipeline::Allocate() {
       tokens * g_.conv_dim() * io,
       gates,
       gates,
-      tokens * g_.value_size() * io,
-      shape_.projections ? tokens * g_.hidden_size * io : 0,
+      shape_.projections ? tokens * g_.value_size() * io : 0,
       shape_.max_rows * static_cast<int64_t>(sizeof(int32_t)),
       static_cast<int64_t>(ChunkGatedDeltaRuleWorkspaceBytes(rule, tokens, chunks))};
   size_t bytes = 0;
@@ -146,7 +147,6 @@ absl::Status LayerPipeline::Allocate() {
   beta_ = reinterpret_cast<float*>(take());
   decay_ = reinterpret_cast<float*>(take());
   core_ = take();
-  output_ = take();
   masked_ = reinterpret_cast<int32_t*>(take());
   workspace_ = take();
   return absl::OkStatus();
@@ -157,9 +157,11 @@ bool LayerPipeline::IsDecode(const StepShape& step) const {
 }
 
 void LayerPipeline::Enqueue(const DeviceLayer& layer, const LayerPools& pools,
-                            const StepShape& shape, std::byte* block, cudaStream_t stream,
-                            Errors& errors) {
-  Step step = {layer, pools, shape, StepBlock(shape_, shape), block, stream, errors, {}, {}};
+                            const StepShape& shape, std::byte* block, std::byte* answer,
+                            cudaStream_t stream, Errors& errors) {
+  std::byte* core = shape.layout == InputLayout::kHidden ? core_ : answer;
+  Step step = {layer,  pools, shape, StepBlock(shape_, shape), block, core, answer, stream,
+               errors, {},    {}};
   const auto at = [&](size_t offset) { return block + offset; };
   step.rows.count = shape.rows;
   step.rows.slots = reinterpret_cast<const int32_t*>(at(step.at.slots));
@@ -207,7 +209,7 @@ void LayerPipeline::Decode(const Step& step) {
   p.norm_weight = step.layer.norm;
   p.conv = step.pools.conv;
   p.ssm = step.pools.ssm;
-  p.o = core_;
+  p.o = step.core;
   p.o_stride = g_.value_size();
   p.faults = step.faults();
   step.errors.Add("fused_gdn_decode", FusedGdnDecode(p, step.stream));
@@ -345,7 +347,7 @@ void LayerPipeline::DeltaRule(const Step& step, const std::byte* qkv, int64_t st
   p.scale = g_.scale();
   p.qk_l2norm = g_.qk_l2norm;
   p.ssm = step.pools.ssm;
-  p.o = core_;
+  p.o = step.core;
   p.o_stride = g_.value_size();
   if (step.shape.longest <= kMostDecodeTokens) {
     step.errors.Add("fused_recurrent_gated_delta_rule",
@@ -366,12 +368,12 @@ void LayerPipeline::NormAndGate(const Step& step, const CoreInput& in) {
                                                  .io = shape_.io,
                                                  .gate = g_.gate,
                                                  .eps = g_.norm_eps,
-                                                 .x = core_,
+                                                 .x = step.core,
                                                  .x_stride = g_.value_size(),
                                                  .z = in.z,
                                                  .z_stride = in.z_stride,
                                                  .weight = step.layer.norm,
-                                                 .y = core_,
+                                                 .y = step.core,
                                                  .y_stride = g_.value_size()},
                                                 step.stream));
 }
@@ -381,10 +383,10 @@ void LayerPipeline::ProjectOut(const Step& step) {
                                               .in = g_.value_size(),
                                               .out = g_.hidden_size,
                                               .io = shape_.io,
-                                              .x = core_,
+                                              .x = step.core,
                                               .x_stride = g_.value_size(),
                                               .w = step.layer.out_proj,
-                                              .y = output_,
+                                              .y = step.answer,
                                               .y_stride = g_.hidden_size},
                                              step.stream));
 }
@@ -395,7 +397,7 @@ void LayerPipeline::Finish(const Step& step, const void* classify) {
   p.chunks = step.chunks;
   p.keep = reinterpret_cast<const uint8_t*>(step.block + step.at.keep);
   p.io = shape_.io;
-  p.output = output(step.shape.layout);
+  p.output = step.answer;
   p.width = OutputWidth(g_, step.shape.layout);
   p.answers = step.pools.answers;
   p.answer_stride = step.pools.answer_stride;

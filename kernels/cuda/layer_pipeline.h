@@ -48,14 +48,11 @@ class LayerPipeline {
   bool fused() const { return fused_; }
 
   // Enqueues the ops of a step whose block of bytes lies at `block`. Then the block's `faults` say
-  // what became of the rows (bits of kernels/ops/fused_gdn_decode.h), and output() has the answer.
+  // what became of the rows (bits of kernels/ops/fused_gdn_decode.h), and `answer` [tokens,
+  // OutputWidth] io has the output. Successive steps share what lies between the two, so all run on
+  // one stream.
   void Enqueue(const DeviceLayer& layer, const LayerPools& pools, const StepShape& step,
-               std::byte* block, cudaStream_t stream, Errors& errors);
-
-  // [tokens, OutputWidth] io, of the last step.
-  std::byte* output(InputLayout layout) const {
-    return layout == InputLayout::kHidden ? output_ : core_;
-  }
+               std::byte* block, std::byte* answer, cudaStream_t stream, Errors& errors);
 
  private:
   struct Step;       // what the methods below hand on
@@ -88,8 +85,7 @@ class LayerPipeline {
   std::byte* convolved_ = nullptr;  // [tokens, conv_dim]
   float* beta_ = nullptr;           // [tokens, HV]
   float* decay_ = nullptr;          // [tokens, HV], g
-  std::byte* core_ = nullptr;       // [tokens, HV * V]
-  std::byte* output_ = nullptr;     // [tokens, hidden]
+  std::byte* core_ = nullptr;       // [tokens, HV * V], where it is not the answer
   int32_t* masked_ = nullptr;       // [rows]
   std::byte* workspace_ = nullptr;
 };

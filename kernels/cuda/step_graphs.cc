@@ -6,18 +6,15 @@ StepGraphs::~StepGraphs() {
   for (const auto& [key, graph] : graphs_) cudaGraphExecDestroy(graph);
 }
 
-void StepGraphs::Launch(int layer, InputLayout layout, int64_t rows,
-                        const std::function<void(cudaStream_t)>& enqueue, cudaStream_t stream,
-                        Errors& errors) {
-  Prepare(layer, layout, rows, enqueue, stream, errors);
+void StepGraphs::Launch(const Key& key, const std::function<void(cudaStream_t)>& enqueue,
+                        cudaStream_t stream, Errors& errors) {
+  Prepare(key, enqueue, stream, errors);
   if (!errors.ok()) return;
-  errors.Add("decode graph", cudaGraphLaunch(graphs_.at({layer, layout, rows}), stream));
+  errors.Add("decode graph", cudaGraphLaunch(graphs_.at(key), stream));
 }
 
-void StepGraphs::Prepare(int layer, InputLayout layout, int64_t rows,
-                         const std::function<void(cudaStream_t)>& enqueue, cudaStream_t stream,
-                         Errors& errors) {
-  const Key key = {layer, layout, rows};
+void StepGraphs::Prepare(const Key& key, const std::function<void(cudaStream_t)>& enqueue,
+                         cudaStream_t stream, Errors& errors) {
   if (graphs_.count(key) > 0) return;
   errors.Add("graph capture", cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
   enqueue(stream);

@@ -1,12 +1,12 @@
-// Decode steps captured as graphs: one for each layer, layout and number of rows.
+// Decode steps captured as graphs: one for each layer, layout, number of rows and set of buffers.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
+#include <compare>
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <tuple>
 
 #include "kernels/cuda/errors.h"
 #include "kernels/layout.h"
@@ -20,20 +20,25 @@ class StepGraphs {
   StepGraphs& operator=(const StepGraphs&) = delete;
   ~StepGraphs();
 
+  struct Key {
+    int layer = 0;
+    InputLayout layout = InputLayout::kHidden;
+    int64_t rows = 0;
+    int buffers = 0;
+
+    friend auto operator<=>(const Key&, const Key&) = default;
+  };
+
   // Launches the graph of the step; what it has not seen it captures first from `enqueue`, which
   // puts the step's work on the stream it is given.
-  void Launch(int layer, InputLayout layout, int64_t rows,
-              const std::function<void(cudaStream_t)>& enqueue, cudaStream_t stream,
+  void Launch(const Key& key, const std::function<void(cudaStream_t)>& enqueue, cudaStream_t stream,
               Errors& errors);
 
   // Captures without launching.
-  void Prepare(int layer, InputLayout layout, int64_t rows,
-               const std::function<void(cudaStream_t)>& enqueue, cudaStream_t stream,
-               Errors& errors);
+  void Prepare(const Key& key, const std::function<void(cudaStream_t)>& enqueue,
+               cudaStream_t stream, Errors& errors);
 
  private:
-  using Key = std::tuple<int, InputLayout, int64_t>;
-
   std::map<Key, cudaGraphExec_t> graphs_;
 };
 

@@ -1,5 +1,6 @@
 // Whole layers by the backend's own pipeline, hidden states in and out: hidden 2048, 16/32 heads,
-// bf16, fp32 state. Everything that a step does on the device but the copies from and to the host.
+// bf16, fp32 state. `layer` is everything that a step does on the device but the copies from and to
+// the host, `step` is with these, from pinned memory and to it, one after the other.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "kernels/cuda/layer_pipeline.h"
+#include "kernels/cuda/memory.h"
 #include "tests/bench/cuda/cases.h"
 #include "tests/bench/cuda/device.h"
 #include "tests/bench/cuda/random.h"
@@ -23,6 +25,12 @@ void Check(const absl::Status& status) {
   if (status.ok()) return;
   std::fprintf(stderr, "%s\n", std::string(status.message()).c_str());
   std::exit(1);
+}
+
+cuda::Memory Pinned(size_t bytes) {
+  absl::StatusOr<cuda::Memory> memory = cuda::Memory::Make(cuda::Memory::Place::kPinned, bytes);
+  Check(memory.status());
+  return *std::move(memory);
 }
 
 BackendShape ShapeFor(int64_t rows, int64_t tokens) {
@@ -83,6 +91,11 @@ class Layers {
     Check(pipeline.status());
     pipeline_ = *std::move(pipeline);
     block_ = MakeBlock();
+    answer_ = Buffer(static_cast<size_t>(tokens) * shape_.answer_row_bytes());
+    in_ = Pinned(block_.size());
+    faults_ = Pinned(static_cast<size_t>(rows) * sizeof(uint32_t));
+    out_ = Pinned(answer_.size());
+    bench::Check(cudaMemcpy(in_.data(), block_.bytes(), in_.size(), cudaMemcpyDefault), "block");
   }
 
   // Of weights and states, read and where they are states also written.
@@ -94,9 +107,22 @@ class Layers {
            2.0 * static_cast<double>(step_.rows) * states;
   }
 
+  // The block in, the layer, faults and answer out.
+  cudaError_t LaunchStep(int i, cudaStream_t stream) {
+    const auto copy = [&](std::byte* to, const std::byte* from, size_t bytes) {
+      errors_.Add("copy", cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream));
+    };
+    copy(block_.bytes(), in_.data(), in_.size());
+    Launch(i, stream);
+    copy(faults_.data(), block_.bytes() + cuda::StepBlock(shape_, step_).faults, faults_.size());
+    copy(out_.data(), answer_.bytes(), out_.size());
+    return cudaSuccess;
+  }
+
   cudaError_t Launch(int i, cudaStream_t stream) {
     const Layer& layer = layers_[static_cast<size_t>(i % kLayers)];
-    pipeline_->Enqueue(layer.weights, layer.pools, step_, block_.bytes(), stream, errors_);
+    pipeline_->Enqueue(layer.weights, layer.pools, step_, block_.bytes(), answer_.bytes(), stream,
+                       errors_);
     Check(errors_.status());
     return cudaSuccess;
   }
@@ -133,18 +159,25 @@ class Layers {
   std::vector<Layer> layers_;
   std::unique_ptr<cuda::LayerPipeline> pipeline_;
   Buffer block_;
+  Buffer answer_;
+  cuda::Memory in_, faults_, out_;  // on the host: the block, and what comes back
   cuda::Errors errors_;
 };
 
 void Run(const Report& report, const std::string& kind, int64_t rows, int64_t tokens) {
-  const std::string name = "layer " + kind + " " + std::to_string(tokens);
-  if (!report.Wants(name)) return;
+  const std::string size = kind + " " + std::to_string(tokens);
+  if (!report.Wants("layer " + size) && !report.Wants("step " + size)) return;
   Layers layers(rows, tokens);
   Result result;
-  result.micros = MicrosPerCall(
-      4 * kLayers, [&](int i, cudaStream_t stream) { return layers.Launch(i, stream); });
   if (rows == tokens) result.bytes = layers.BytesMoved();
-  report.Line(name, result);
+  const auto time = [&](const std::string& name, cudaError_t (Layers::*launch)(int, cudaStream_t)) {
+    if (!report.Wants(name)) return;
+    result.micros = MicrosPerCall(
+        4 * kLayers, [&](int i, cudaStream_t stream) { return (layers.*launch)(i, stream); });
+    report.Line(name, result);
+  };
+  time("layer " + size, &Layers::Launch);
+  time("step " + size, &Layers::LaunchStep);
 }
 
 }  // namespace
