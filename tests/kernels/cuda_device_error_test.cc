@@ -1,10 +1,12 @@
 // What becomes of the CUDA backend once a kernel has gone astray.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstdio>
 #include <cstdlib>
 
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/memory.h"
 #include "tests/testing/layer_case.h"
 #include "tests/testing/step.h"
 
@@ -45,6 +47,13 @@ TEST(CudaDeviceError, TooLargePoolsAreRefused) {
   shape.slots = 1 << 24;
   const absl::StatusOr<std::unique_ptr<Backend>> backend = MakeCudaBackend(shape);
   EXPECT_EQ(backend.status().code(), absl::StatusCode::kResourceExhausted) << backend.status();
+}
+
+TEST(CudaDeviceError, TooMuchPinnedMemoryIsRefused) {
+  if (!CudaDevicePresent()) GTEST_SKIP() << "cuda cannot run here: no device";
+  const auto memory = cuda::Memory::Make(cuda::Memory::Place::kPinned, size_t{1} << 46);
+  EXPECT_EQ(memory.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(memory.status().message()), ::testing::HasSubstr("pinned host memory"));
 }
 
 }  // namespace

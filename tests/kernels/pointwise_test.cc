@@ -206,20 +206,25 @@ class ProjectionTest : public OpTest {};
 GDN_ON_EVERY_IMPLEMENTATION(ProjectionTest);
 
 TEST_P(ProjectionTest, EveryTypeAndManySizes) {
+  struct Size {
+    int64_t in, out;
+  };
   for (DType io : kTypes) {
-    for (int64_t tokens : {0, 1, 2, 7, 9, 16, 27, 33, 70}) {
-      const int64_t in = 192;
-      const int64_t out = 200;
-      Rng rng(tokens);
-      const Tensor x = Tensor::Normal(rng, io, tokens * (in + 16));
-      const Tensor w = Tensor::Normal(rng, io, in * out, 1.0f / std::sqrt(192.0f));
-      Tensor y(io, tokens * out);
-      ProjectionParams p = {tokens, in, out, io, x.data(), in + 16, w.data(), y.data(), out};
-      GetParam()->projection(p);
-      Tensor truth = y;
-      p.y = truth.data();
-      oracle::Projection(p);
-      EXPECT_TRUE(Close(y, truth, {tokens, out}, RoundingOf(io)));
+    for (const auto& [in, out] : {Size{192, 200}, Size{192, 128}, Size{5120, 64}}) {
+      for (int64_t tokens : {0, 1, 2, 7, 9, 16, 27, 32, 33, 70}) {
+        SCOPED_TRACE(::testing::Message() << in << " to " << out << ", " << tokens << " tokens");
+        Rng rng(tokens);
+        const Tensor x = Tensor::Normal(rng, io, tokens * (in + 16));
+        const Tensor w =
+            Tensor::Normal(rng, io, in * out, 1.0f / std::sqrt(static_cast<float>(in)));
+        Tensor y(io, tokens * out);
+        ProjectionParams p = {tokens, in, out, io, x.data(), in + 16, w.data(), y.data(), out};
+        GetParam()->projection(p);
+        Tensor truth = y;
+        p.y = truth.data();
+        oracle::Projection(p);
+        EXPECT_TRUE(Close(y, truth, {tokens, out}, RoundingOf(io)));
+      }
     }
   }
 }
