@@ -297,6 +297,21 @@ __device__ __forceinline__ void CopyBulk(uint32_t to, const void* from, unsigned
       : "memory");
 }
 
+// For bulk copies: what they move is the last to leave L2.
+__device__ __forceinline__ uint64_t KeepInL2() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+__device__ __forceinline__ void CopyBulk(uint32_t to, const void* from, unsigned bytes,
+                                         uint32_t barrier, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1], %2, [%3], %4;" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
+      : "memory");
+}
+
 // ---- copies out of shared memory
 
 // Orders this thread's accesses to shared memory before those of the copy engine that follow.
@@ -304,10 +319,12 @@ __device__ __forceinline__ void AsyncProxyFence() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 // `bytes` (a multiple of 16) from shared to global memory.
-__device__ __forceinline__ void StoreBulk(void* to, uint32_t from, unsigned bytes) {
-  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from),
-               "r"(bytes)
-               : "memory");
+__device__ __forceinline__ void StoreBulk(void* to, uint32_t from, unsigned bytes,
+                                          uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.global.shared::cta.bulk_group.L2::cache_hint [%0], [%1], %2, %3;" ::"l"(to),
+      "r"(from), "r"(bytes), "l"(policy)
+      : "memory");
 }
 __device__ __forceinline__ void StoreBulkCommit() {
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");
