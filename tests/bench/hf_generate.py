@@ -87,7 +87,9 @@ def main() -> None:
     torch.set_num_threads(args.threads or os.cpu_count())
     with tempfile.TemporaryDirectory() as folder:
         model = save_model(Path(folder) / "model", args.layers)
-        flags = dict(listen=f"unix:{folder}/gdn.sock", backend="cpu", threads=args.threads, slots=16)
+        flags = dict(
+            listen=f"unix:{folder}/gdn.sock", backend="cpu", threads=args.threads, slots=16
+        )
         server = ServerProcess(
             args.server.resolve(), Path(folder) / "model", Path(folder) / "log", **flags
         )

@@ -1,8 +1,10 @@
 """attach and detach: which models on which servers, and what a model is afterwards."""
 
+import gc
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import models
@@ -92,6 +94,18 @@ def test_weights_loaded_in_another_type(serve, load, model_directory, tmp_path):
         hf.attach(model, target, checkpoint=model_directory("qwen3_next"))
 
 
+def test_wrapped_and_quantised_layers_are_refused(serve, load):
+    target = serve("qwen3_next").target
+    wrapped, quantised = load("qwen3_next"), load("qwen3_next")
+    layer = gdn_layers(wrapped)[1]
+    layer.out_proj = torch.nn.Sequential(layer.out_proj)
+    with pytest.raises(ValueError, match=r"layer 1: out_proj\.0\.weight"):
+        hf.attach(wrapped, target)
+    gdn_layers(quantised)[3].out_proj.to(torch.float8_e4m3fn)
+    with pytest.raises(ValueError, match=r"layer 3: out_proj\.weight \(torch\.float8"):
+        hf.attach(quantised, target)
+
+
 def test_a_server_without_projections(start, load):
     server = start("core_only")
     with pytest.raises(hf.OtherWeights, match="without projections"):
@@ -152,6 +166,36 @@ def test_two_models_on_one_server(serve, load):
         models_[1](input_ids=torch.tensor([[1]]), past_key_values=cache)
     for attachment in attachments:
         attachment.detach()
+
+
+def test_a_module_inside(serve, load):
+    """Its generate() is not known, so beams are refused where the cache is reordered."""
+    model = load("qwen3_5")
+    want = model.generate(**prompt(6, 3), max_new_tokens=8)
+    with hf.attach(model.model, serve("qwen3_5").target):
+        assert torch.equal(model.generate(**prompt(6, 3), max_new_tokens=8), want)
+        with pytest.raises(NotImplementedError, match="beam search"):
+            model.generate(**prompt(6, 3), max_new_tokens=8, num_beams=2)
+
+
+def test_threads(serve, load):
+    model = load("qwen3_5")
+    run = lambda seed: model.generate(**prompt(9, 4, seed=seed), max_new_tokens=16)  # noqa: E731
+    want = [run(seed) for seed in range(4)]
+    with hf.attach(model, serve("qwen3_5").target), ThreadPoolExecutor(4) as threads:
+        assert all(map(torch.equal, threads.map(run, range(4)), want))
+
+
+def test_a_model_that_is_collected_leaves_nothing(serve, load):
+    model = load("qwen3_next")
+    with Client(serve("qwen3_next").target) as client:
+        hf.attach(model, serve("qwen3_next").target)
+        kept = model(**prompt(5, 3)).past_key_values
+        assert len(list(client.list_sequences())) == 2
+        del model
+        gc.collect()
+        assert not list(client.list_sequences())
+    del kept
 
 
 PROGRAM = """

@@ -235,3 +235,15 @@ def test_a_restart_of_the_server(start, load, model_directory, tmp_path):
     assert torch.equal(model.generate(**prompt(5, 3), max_new_tokens=8), want)
     attachment.detach()
     second.stop()
+
+
+def test_detach_where_the_server_is_gone(start, load, model_directory):
+    model = load("qwen3_next")
+    want = model.generate(**prompt(5), max_new_tokens=4)
+    server = start(model_directory("qwen3_next"), slots=8)
+    hf.attach(model, server.target)
+    cache = begin(model, 5)
+    server.kill()
+    hf.detach(model)
+    assert torch.equal(model.generate(**prompt(5), max_new_tokens=4), want)
+    del cache

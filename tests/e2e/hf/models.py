@@ -9,6 +9,8 @@ from transformers import (
     Qwen3_5Config,
     Qwen3_5ForCausalLM,
     Qwen3_5ForConditionalGeneration,
+    Qwen3_5MoeForCausalLM,
+    Qwen3_5MoeTextConfig,
     Qwen3_5TextConfig,
     Qwen3NextConfig,
     Qwen3NextForCausalLM,
@@ -49,7 +51,7 @@ VISION = dict(
     patch_size=4,
 )
 
-FAMILIES = ("qwen3_next", "qwen3_5", "qwen3_5_vision")
+FAMILIES = ("qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen3_5_vision")
 
 
 def _new(family: str) -> torch.nn.Module:
@@ -57,6 +59,8 @@ def _new(family: str) -> torch.nn.Module:
         return Qwen3NextForCausalLM(Qwen3NextConfig(**TEXT, **EXPERTS))
     if family == "qwen3_5":
         return Qwen3_5ForCausalLM(Qwen3_5TextConfig(**TEXT))
+    if family == "qwen3_5_moe":
+        return Qwen3_5MoeForCausalLM(Qwen3_5MoeTextConfig(**TEXT, **EXPERTS))
     return Qwen3_5ForConditionalGeneration(Qwen3_5Config(text_config=TEXT, vision_config=VISION))
 
 
