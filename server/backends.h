@@ -3,9 +3,11 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
+#include "kernels/device_memory.h"
 
 namespace gdn {
 
@@ -14,5 +16,8 @@ namespace gdn {
 // for the cpu backend; 0: all cores.
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& name,
                                                      const BackendShape& shape, int threads);
+
+// How the backend of this name reaches memory that callers share; null where it copies by the host.
+std::unique_ptr<DeviceMemoryOpener> MakeDeviceMemoryOpener(std::string_view backend);
 
 }  // namespace gdn

@@ -77,10 +77,18 @@ bool ReadBatchField(WireReader& in, uint32_t tag, StepRequest* to) {
   }
 }
 
-// gdn.v1.SharedMemory: checked, not kept.
-bool ReadSharedMemoryField(WireReader& in, uint32_t tag) {
-  std::string region;
-  return tag == Tag(1, WireType::kBytes) ? in.ReadString(&region) : in.SkipValue(tag);
+// The fields of gdn.v1.SharedMemory.
+bool ReadSharedMemoryField(WireReader& in, uint32_t tag, SharedPlace* to) {
+  switch (tag) {
+    case Tag(1, WireType::kBytes):
+      return in.ReadString(&to->region);
+    case Tag(2, WireType::kVarint):
+      return ReadScalar(in, &to->input_offset);
+    case Tag(3, WireType::kVarint):
+      return ReadScalar(in, &to->output_offset);
+    default:
+      return in.SkipValue(tag);
+  }
 }
 
 // Calls read(tag) for each field up to the end of the (sub-)message.
@@ -102,9 +110,11 @@ bool ReadStepField(WireReader& in, uint32_t tag, StepRequest* to) {
       return in.ReadMessage(
           [&] { return ReadFields(in, [&](uint32_t t) { return ReadBatchField(in, t, to); }); });
     case Tag(3, WireType::kBytes):
-      to->has_shared_memory = true;
-      return in.ReadMessage(
-          [&] { return ReadFields(in, [&](uint32_t t) { return ReadSharedMemoryField(in, t); }); });
+      if (!to->shared_memory) to->shared_memory.emplace();
+      return in.ReadMessage([&] {
+        return ReadFields(
+            in, [&](uint32_t t) { return ReadSharedMemoryField(in, t, &*to->shared_memory); });
+      });
     case Tag(4, WireType::kFixed64):
       return in.ReadFixed64(&to->synthetic_seed);
     case Tag(15, WireType::kBytes):

@@ -286,7 +286,8 @@ void Engine::AddToBatch(InFlight& batch, Running& running) {
   const StepRequest& request = running.step->request;
   running.first_row = batch.slots.size();
   batch.parts.push_back({batch.offsets.back(), static_cast<int64_t>(request.total_tokens()),
-                         request.input, request.synthetic_seed, running.output.data});
+                         request.input, request.synthetic_seed, running.output.address(),
+                         request.direct_input, running.output.device != nullptr});
   for (size_t row = 0; row < running.plan.size(); ++row) {
     const RowPlan& plan = running.plan[row];
     const bool fold = plan.action == RowPlan::Action::kFold;
@@ -343,7 +344,9 @@ void Engine::Finish(InFlight& batch, Running& running, absl::Time now) {
   }
   Fault fault = Commit(batch, running, now);
   if (fault.ok() && device_lost_) fault = DeviceLost();
-  if (fault.ok() && !request.discard_output) answer.output = running.output;
+  if (fault.ok() && !request.discard_output && !running.output.shared) {
+    answer.output = running.output;
+  }
   if (fault.ok() && request.release_after) {
     for (const RowPlan& plan : running.plan) {
       if (plan.action != RowPlan::Action::kPad) Release(plan.slot);
@@ -407,10 +410,14 @@ void Engine::KeepAnswer(const InFlight& batch, const Running& running, size_t ro
   const bool large = request.tokens(row) > static_cast<uint32_t>(options_.shape.max_decode_tokens);
   if (request.step_id == 0 || !large) return;
   const size_t row_bytes = RowBytes(options_.shape, request.input_layout);
-  const int64_t first = batch.TokensBefore(running, row);
-  answers_.Put(epoch, batch.batch.layer,
-               {running.output.data + static_cast<size_t>(first) * row_bytes,
-                request.tokens(row) * row_bytes});
+  const size_t first = static_cast<size_t>(batch.TokensBefore(running, row)) * row_bytes;
+  const size_t bytes = request.tokens(row) * row_bytes;
+  if (running.output.data != nullptr) {
+    answers_.Put(epoch, batch.batch.layer, {running.output.data + first, bytes});
+    return;
+  }
+  std::vector<std::byte> answer(bytes);
+  if (running.output.Read(first, answer)) answers_.Put(epoch, batch.batch.layer, answer);
 }
 
 // A stored answer that the device does not give back is a fault of its row.
@@ -421,15 +428,25 @@ void Engine::CopyReplays(InFlight& batch, const Running& running) {
   for (size_t row = 0; row < running.plan.size(); ++row) {
     const RowPlan& plan = running.plan[row];
     if (plan.action != RowPlan::Action::kReplay) continue;
-    const int64_t first = batch.TokensBefore(running, row);
-    const std::span<std::byte> out(running.output.data + static_cast<size_t>(first) * row_bytes,
-                                   request.tokens(row) * row_bytes);
-    if (const auto kept = running.kept.find(row); kept != running.kept.end()) {
-      std::memcpy(out.data(), kept->second.data(), out.size());
-    } else if (!backend_->ReadAnswer(batch.batch.layer, plan.slot, out).ok()) {
+    const size_t first = static_cast<size_t>(batch.TokensBefore(running, row)) * row_bytes;
+    if (!CopyReplay(batch, running, row, first, request.tokens(row) * row_bytes)) {
       batch.faults[running.first_row + row] = RowFault::kDevice;
     }
   }
+}
+
+bool Engine::CopyReplay(const InFlight& batch, const Running& running, size_t row, size_t at,
+                        size_t bytes) {
+  if (const auto kept = running.kept.find(row); kept != running.kept.end()) {
+    return running.output.Write(at, std::as_bytes(std::span(kept->second)));
+  }
+  const int32_t slot = running.plan[row].slot;
+  if (running.output.data != nullptr) {
+    return backend_->ReadAnswer(batch.batch.layer, slot, {running.output.data + at, bytes}).ok();
+  }
+  std::vector<std::byte> answer(bytes);
+  return backend_->ReadAnswer(batch.batch.layer, slot, answer).ok() &&
+         running.output.Write(at, answer);
 }
 
 void Engine::Release(int32_t slot) {

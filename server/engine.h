@@ -65,6 +65,8 @@ class Engine {
   uint64_t steps_taken() const { return steps_taken_; }
   void Wait(absl::Time until) { mailbox_.Wait(until); }
   void Wake() { mailbox_.Wake(); }
+  void AddSpinner() { mailbox_.AddSpinner(); }
+  void RemoveSpinner() { mailbox_.RemoveSpinner(); }
 
   // For calls, on the engine's thread.
   SlotTable& table() { return table_; }
@@ -127,6 +129,8 @@ class Engine {
   void Finish(InFlight& batch, Running& running, absl::Time now);
   Fault Commit(InFlight& batch, Running& running, absl::Time now);
   void CopyReplays(InFlight& batch, const Running& running);
+  bool CopyReplay(const InFlight& batch, const Running& running, size_t row, size_t at,
+                  size_t bytes);
   void CommitRow(const InFlight& batch, const Running& running, size_t row, absl::Time now);
   void KeepAnswer(const InFlight& batch, const Running& running, size_t row);
   bool IsInFlight(SequenceKey key) const;

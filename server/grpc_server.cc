@@ -21,7 +21,7 @@ std::string WithPort(const std::string& address, int port) {
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
     const Readiness& readiness, const std::vector<std::string>& addresses,
-    int64_t max_message_bytes, bool reflection) {
+    int64_t max_message_bytes, bool reflection, bool shared_memory) {
   grpc::EnableDefaultHealthCheckService(true);
   if (reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   std::unique_ptr<GrpcServer> self(new GrpcServer(readiness));
@@ -33,6 +33,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
   }
   builder.RegisterService(&self->gdn_service_);
   builder.RegisterService(&self->sequence_service_);
+  if (shared_memory) builder.RegisterService(&self->shared_memory_service_);
   self->server_ = builder.BuildAndStart();
   for (size_t i = 0; i < addresses.size(); ++i) {
     if (ports[i] == 0) {

@@ -7,6 +7,7 @@
 #include "gdn/v1/gdn_service.pb.h"
 #include "server/engine.h"
 #include "server/sequences.h"
+#include "server/shared_memory/regions.h"
 #include "server/validate_step.h"
 
 namespace gdn {
@@ -16,6 +17,7 @@ struct Hosted {
   StepLimits limits;
   SequenceRules rules;
   Engine* engine = nullptr;
+  Regions* regions = nullptr;  // may be null where limits do not allow shared memory
 };
 
 // Where services look for it: null until everything is loaded (NOT_READY).

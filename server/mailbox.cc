@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "server/spin.h"
 
 namespace gdn {
 
@@ -27,6 +28,7 @@ Mailbox::Result Mailbox::Put(Arrival arrival) {
       bytes_ += bytes;
     }
     arrivals_.push_back(std::move(arrival));
+    pending_ = true;
   }
   arrived_.notify_one();
   return Result::kTaken;
@@ -42,6 +44,7 @@ void Mailbox::Take(std::vector<Arrival>* arrivals) {
   arrivals->insert(arrivals->end(), std::make_move_iterator(arrivals_.begin()),
                    std::make_move_iterator(arrivals_.end()));
   arrivals_.clear();
+  pending_ = woken_;
 }
 
 void Mailbox::Done(const Step& step) {
@@ -59,16 +62,19 @@ void Mailbox::Wait(absl::Time until) {
   // A wait is bounded so that the arithmetic of the system's clock cannot overflow.
   constexpr absl::Duration kLongest = absl::Hours(1);
   const absl::Time limit = std::min(until, absl::Now() + kLongest);
+  if (spinners_ > 0) SpinUntil([this] { return pending_.load(); });
   std::unique_lock lock(mutex_);
   arrived_.wait_until(lock, absl::ToChronoTime(limit),
                       [this] { return !arrivals_.empty() || woken_; });
   woken_ = false;
+  pending_ = !arrivals_.empty();
 }
 
 void Mailbox::Wake() {
   {
     const std::lock_guard lock(mutex_);
     woken_ = true;
+    pending_ = true;
   }
   arrived_.notify_one();
 }

@@ -1,6 +1,7 @@
 // What the RPC threads hand to the engine: steps and calls in order of arrival, within bounds.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <functional>
@@ -47,9 +48,13 @@ class Mailbox {
   void Done(const Step& step);
   // Steps that wait, taken or not.
   size_t waiting() const;
-  // Returns at the next Put or Wake, at `until`, or at once where something has arrived.
+  // Returns at the next Put or Wake, at `until`, or at once where something has arrived. While
+  // there are spinners it looks for a while before it sleeps.
   void Wait(absl::Time until);
   void Wake();
+  // Somebody comes, or leaves, whose steps follow one another by microseconds.
+  void AddSpinner() { ++spinners_; }
+  void RemoveSpinner() { --spinners_; }
 
  private:
   static size_t BytesOf(const Step& step);
@@ -63,6 +68,9 @@ class Mailbox {
   size_t bytes_ = 0;
   bool woken_ = false;
   bool closed_ = false;
+  std::atomic<bool> pending_ =
+      false;  // something has arrived or woken_: for looks without the lock
+  std::atomic<int> spinners_ = 0;
 };
 
 }  // namespace gdn

@@ -75,7 +75,7 @@ absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) 
   Readiness readiness;
   readiness.instance_id = absl::StrCat(absl::Hex(Random64(), absl::kZeroPad16));
   auto server = GrpcServer::Start(readiness, Addresses(config), MaxMessageBytes(config, *shape),
-                                  config.reflection());
+                                  config.reflection(), config.allow_shared_memory());
   if (!server.ok()) return server.status();
 
   auto backend = MakeBackend(config.backend(), *shape, config.threads());
@@ -84,6 +84,8 @@ absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) 
   if (!loaded.ok()) return loaded;
   checkpoint->reset();
 
+  const auto opener = MakeDeviceMemoryOpener((*backend)->name());
+  Regions regions(config.shared_memory_prefix(), opener.get());
   EngineOptions options = EngineOptionsOf(config, model, *shape, Random64() | 1);
   options.on_device_lost = [&server] {
     Log(LogLevel::kError, "device_lost");
@@ -92,6 +94,7 @@ absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) 
   Engine engine(std::move(options), backend->get());
   Hosted hosted = FactsOf(config, model, *shape, readiness.instance_id);
   hosted.engine = &engine;
+  hosted.regions = &regions;
   auto thread = std::make_unique<EngineThread>(&engine);
   readiness.hosted = &hosted;
   (*server)->SetServing(true);

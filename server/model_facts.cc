@@ -117,6 +117,7 @@ Hosted FactsOf(const config::ServerConfig& config, const ModelInfo& model,
   limits.max_tokens = static_cast<uint64_t>(shape.max_tokens);
   limits.max_decode_tokens = static_cast<uint32_t>(shape.max_decode_tokens);
   limits.allow_synthetic_input = config.allow_synthetic_input();
+  limits.allow_shared_memory = config.allow_shared_memory();
   hosted.rules = {instance_id, DurationOf(config.step_ttl()), DurationOf(config.max_ttl())};
   return hosted;
 }

@@ -5,17 +5,27 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/time/time.h"
 #include "gdn/v1/types.pb.h"
+#include "kernels/device_memory.h"
 #include "server/fault.h"
 
 namespace gdn {
 
 enum class StepKind : uint8_t { kPrefill, kDecode };
+
+// gdn.v1.SharedMemory, parsed.
+struct SharedPlace {
+  std::string region;
+  uint64_t input_offset = 0;
+  uint64_t output_offset = 0;
+};
 
 // gdn.v1.PrefillRequest or DecodeRequest (the same fields), parsed. Arrays are as they came: row i
 // is index i of each; ValidateStep says what else holds.
@@ -28,7 +38,7 @@ struct StepRequest {
   bool release_after = false;
   bool speculative = false;
   bool discard_output = false;
-  bool has_shared_memory = false;
+  std::optional<SharedPlace> shared_memory;
   uint64_t synthetic_seed = 0;
   std::vector<std::string> request_ids;
   std::vector<int32_t> slots;
@@ -36,6 +46,7 @@ struct StepRequest {
   std::vector<uint64_t> positions;
   std::vector<uint32_t> token_counts;
   std::vector<std::string_view> input;  // pieces of the message, which must outlive them
+  bool direct_input = false;            // as of BatchPart
 
   bool by_id() const { return !request_ids.empty(); }
   size_t rows() const { return by_id() ? request_ids.size() : slots.size(); }
@@ -45,11 +56,23 @@ struct StepRequest {
   size_t input_bytes() const;
 };
 
-// Memory that an answer is written to and that the transport sends from; freed with its owner.
+// Memory that an answer is written to; freed with its owner. The transport sends from it, unless it
+// is shared: then the caller finds the answer there.
 struct OutputBuffer {
   std::shared_ptr<void> owner;
-  std::byte* data = nullptr;
+  std::byte* data = nullptr;  // null where the host does not reach it
   size_t size = 0;
+  bool shared = false;
+  DeviceMemory* device = nullptr;  // set: the device writes there by itself
+  size_t device_offset = 0;
+
+  // Of BatchPart::output.
+  std::byte* address() const {
+    return device == nullptr ? data : device->address() + device_offset;
+  }
+  // By the host; false where the device fails.
+  bool Write(size_t at, std::span<const std::byte> from) const;
+  bool Read(size_t at, std::span<std::byte> to) const;
 };
 
 // Makes the buffer for an answer of `bytes`, in whatever memory the transport sends without a copy.
@@ -60,7 +83,7 @@ struct StepAnswer {
   std::vector<int32_t> slots;    // only where the rows came by id
   std::vector<uint64_t> epochs;  // likewise
   uint32_t replayed_rows = 0;
-  OutputBuffer output;  // empty with discard_output
+  OutputBuffer output;  // empty with discard_output, or where the caller has it already
 };
 
 // A validated step in the engine's hands. `done` is called exactly once, on the engine's thread (or

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <utility>
 
+#include "server/shared_memory/place_step.h"
 #include "server/validate_step.h"
 
 namespace gdn {
@@ -37,6 +38,9 @@ Fault MakeStep(const Hosted& hosted, StepKind kind, StepRequest request,
   (*step)->message = std::move(message);
   (*step)->allocate = AllocateOutput;
   (*step)->deadline = deadline;
+  if ((*step)->request.shared_memory) {
+    fault = PlaceStep(*hosted.regions, hosted.limits, step->get());
+  }
   return fault;
 }
 

@@ -105,7 +105,9 @@ Fault CheckSupported(const StepRequest& r, const StepLimits& limits) {
         absl::StrCat("Input of input_layout ", r.input_layout, " cannot be synthetic."));
   }
   if (r.speculative) return Unsupported("Speculative steps are not taken (0 tokens a row).");
-  if (r.has_shared_memory) return Unsupported("Tensors in shared memory are not taken.");
+  if (r.shared_memory && !limits.allow_shared_memory) {
+    return Unsupported("Tensors in shared memory are taken with --allow_shared_memory alone.");
+  }
   return {};
 }
 
@@ -137,13 +139,13 @@ Fault CheckInput(const StepRequest& r, const StepLimits& limits) {
   }
   // No overflow: CheckTokens bounds the tokens.
   const uint64_t tokens = r.total_tokens();
-  const uint64_t expected =
-      tokens * InputRowBytes(limits.geometry, *ToLayout(r.input_layout), limits.io);
+  const uint64_t row_bytes = InputRowBytes(limits.geometry, *ToLayout(r.input_layout), limits.io);
+  const uint64_t expected = r.shared_memory ? 0 : tokens * row_bytes;
   const uint64_t actual = r.input_bytes();
   if (actual == expected) return {};
-  Fault fault = FaultOf(
-      v1::ERROR_REASON_INPUT_SIZE_MISMATCH,
-      absl::StrCat("`input` has ", actual, " bytes; ", tokens, " tokens take ", expected, "."));
+  Fault fault = FaultOf(v1::ERROR_REASON_INPUT_SIZE_MISMATCH,
+                        absl::StrCat("`input` has ", actual, " bytes; ", tokens, " tokens take ",
+                                     expected, r.shared_memory ? " beside shared memory." : "."));
   fault.metadata = {{"expected_bytes", absl::StrCat(expected)},
                     {"actual_bytes", absl::StrCat(actual)}};
   return fault;

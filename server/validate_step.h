@@ -22,6 +22,7 @@ struct StepLimits {
   uint64_t max_tokens = 0;         // of a batch, padding included
   uint32_t max_decode_tokens = 0;  // of a row of Decode
   bool allow_synthetic_input = false;
+  bool allow_shared_memory = false;
 };
 
 // ok(), or why the step is refused. Of several faults the first of: BATCH_TOO_LARGE (rows),
@@ -29,8 +30,8 @@ struct StepLimits {
 // INPUT_SIZE_MISMATCH; then the rows' own, all of them named: MALFORMED_ID, DUPLICATE_ROW (not the
 // first of equal rows), SLOT_OUT_OF_RANGE.
 // A step that passes has 1 to max_rows rows, arrays that are empty or of that length, and an input
-// (none with synthetic_seed, where what was sent is not read) of exactly
-// total_tokens() * InputRowBytes().
+// of exactly total_tokens() * InputRowBytes(): none with synthetic_seed, where what was sent is not
+// read, nor with shared_memory, where PlaceStep says what else holds.
 Fault ValidateStep(const StepRequest& request, StepKind kind, const StepLimits& limits);
 
 // Whether `id` can name a sequence or a checkpoint: 1 to 128 of [A-Za-z0-9._:/-].

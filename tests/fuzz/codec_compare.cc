@@ -31,7 +31,11 @@ std::string CompareFields(const StepRequest& ours, const Request& theirs) {
   if (ours.release_after != batch.release_after()) return "release_after";
   if (ours.speculative != batch.speculative()) return "speculative";
   if (ours.discard_output != batch.discard_output()) return "discard_output";
-  if (ours.has_shared_memory != theirs.has_shared_memory()) return "shared_memory";
+  if (ours.shared_memory.has_value() != theirs.has_shared_memory()) return "shared_memory";
+  const SharedPlace place = ours.shared_memory.value_or(SharedPlace());
+  if (place.region != theirs.shared_memory().region()) return "region";
+  if (place.input_offset != theirs.shared_memory().input_offset()) return "input_offset";
+  if (place.output_offset != theirs.shared_memory().output_offset()) return "output_offset";
   if (ours.synthetic_seed != theirs.synthetic_seed()) return "synthetic_seed";
   if (!SameArray(ours.request_ids, batch.request_ids())) return "request_ids";
   if (!SameArray(ours.slots, batch.slots())) return "slots";

@@ -74,6 +74,7 @@ std::string MessageGenerator::SerializedStep() {
   if (Chance(80)) step.set_layer(static_cast<uint32_t>(Value()));
   if (Chance(10)) step.mutable_shared_memory()->set_region(Text());
   if (Chance(10)) step.mutable_shared_memory()->set_input_offset(Value());
+  if (Chance(10)) step.mutable_shared_memory()->set_output_offset(Value());
   if (Chance(20)) step.set_synthetic_seed(Value());
   if (Chance(80)) step.set_input(std::string(Below(300), static_cast<char>(Value())));
   std::string message = step.SerializeAsString();

@@ -80,7 +80,7 @@ TEST_F(CodecTest, ReadsEveryField) {
   EXPECT_EQ(r.input_layout, v1::INPUT_LAYOUT_QKV_Z_B_A);
   EXPECT_EQ(r.step_id, ~0ull);
   EXPECT_TRUE(r.create && r.release_after && r.speculative && r.discard_output);
-  EXPECT_TRUE(r.has_shared_memory);
+  EXPECT_TRUE(r.shared_memory.has_value());
   EXPECT_EQ(r.synthetic_seed, 99u);
   EXPECT_THAT(r.request_ids, ElementsAre("a", "", "c"));
   EXPECT_THAT(r.slots, ElementsAre(-1, 0, 1));
@@ -205,7 +205,7 @@ TEST_F(CodecTest, ChecksUtf8) {
 }
 
 TEST_F(CodecTest, ChecksSharedMemory) {
-  EXPECT_TRUE(Parse(Bytes("\x1a\0")).has_shared_memory);
+  EXPECT_TRUE(Parse(Bytes("\x1a\0")).shared_memory.has_value());
   ExpectVerdict(Bytes("\x1a\2\x10\1"), true);
   ExpectVerdict(Bytes("\x1a\1\x10"), false);
 }

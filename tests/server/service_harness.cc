@@ -13,12 +13,13 @@
 
 namespace gdn::test {
 
-ServiceHarness::ServiceHarness() : backend_(FakeShape()) {
+ServiceHarness::ServiceHarness(bool shared_memory)
+    : shared_memory_(shared_memory), backend_(FakeShape()) {
   std::string folder = absl::StrCat(::testing::TempDir(), "/gdn_XXXXXX");
   folder_ = mkdtemp(folder.data());
   readiness_.instance_id = "instance";
   auto server = GrpcServer::Start(readiness_, {absl::StrCat("unix:", folder_, "/socket")},
-                                  kMaxMessageBytes, /*reflection=*/true);
+                                  kMaxMessageBytes, /*reflection=*/true, shared_memory);
   EXPECT_TRUE(server.ok()) << server.status();
   server_ = *std::move(server);
   channel_ = NewChannel();
@@ -55,9 +56,11 @@ void ServiceHarness::Host() {
                     .slots = static_cast<uint32_t>(shape.slots),
                     .max_rows = static_cast<uint32_t>(shape.max_rows),
                     .max_tokens = static_cast<uint64_t>(shape.max_tokens),
-                    .max_decode_tokens = static_cast<uint32_t>(shape.max_decode_tokens)};
+                    .max_decode_tokens = static_cast<uint32_t>(shape.max_decode_tokens),
+                    .allow_shared_memory = shared_memory_};
   hosted_.rules = {readiness_.instance_id, absl::Minutes(10), absl::Hours(1)};
   hosted_.engine = engine_.get();
+  hosted_.regions = &regions_;
   readiness_.hosted = &hosted_;
   server_->SetServing(true);
 }

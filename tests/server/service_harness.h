@@ -16,6 +16,7 @@
 #include "server/engine_thread.h"
 #include "server/grpc_server.h"
 #include "tests/testing/fake_backend.h"
+#include "tests/testing/fake_device_memory.h"
 #include "tests/testing/steps.h"
 
 namespace gdn::test {
@@ -26,7 +27,7 @@ class ServiceHarness : public ::testing::Test {
   static constexpr size_t kMaxQueueSteps = 100;
 
   // Layers 3 and 7, with the limits of FakeShape(); NOT_READY until Host().
-  ServiceHarness();
+  explicit ServiceHarness(bool shared_memory = false);
   ~ServiceHarness() override;
   void Host();
   // The engine closes: whoever waits is refused.
@@ -50,7 +51,10 @@ class ServiceHarness : public ::testing::Test {
     while (engine_->waiting() != steps) std::this_thread::yield();
   }
 
+  const bool shared_memory_;
   FakeBackend backend_;
+  FakeDeviceMemoryOpener opener_;
+  Regions regions_{"gdn", &opener_};
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<EngineThread> thread_;
   Hosted hosted_;

@@ -147,7 +147,7 @@ TEST_F(ValidateStepTest, RefusesWhatTheServerDoesNotHost) {
     ExpectRefused(v1::ERROR_REASON_UNSUPPORTED, "input_layout " + std::to_string(layout));
   }
   request_.input_layout = v1::INPUT_LAYOUT_HIDDEN;
-  request_.has_shared_memory = true;
+  request_.shared_memory.emplace();
   ExpectRefused(v1::ERROR_REASON_UNSUPPORTED, "shared memory");
 }
 

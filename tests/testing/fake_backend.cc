@@ -65,12 +65,14 @@ absl::Status FakeBackend::Begin(const Batch& batch) {
   CheckBeside(batch);
   const std::lock_guard lock(mutex_);
   if (lost_) return absl::InternalError("the device is lost");
-  runs_.push_back({batch.layer,
-                   {batch.slots.begin(), batch.slots.end()},
-                   begun_.size(),
-                   batch.parts.size(),
-                   std::find(batch.keep_answer.begin(), batch.keep_answer.end(), 1) !=
-                       batch.keep_answer.end()});
+  runs_.push_back(
+      {batch.layer,
+       {batch.slots.begin(), batch.slots.end()},
+       begun_.size(),
+       batch.parts.size(),
+       std::find(batch.keep_answer.begin(), batch.keep_answer.end(), 1) != batch.keep_answer.end(),
+       batch.parts.front().direct_input,
+       batch.parts.front().direct_output});
   begun_.push_back(batch);
   return absl::OkStatus();
 }

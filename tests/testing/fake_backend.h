@@ -50,9 +50,11 @@ class FakeBackend final : public Backend {
   struct RunRecord {
     int layer = 0;
     std::vector<int32_t> slots;
-    size_t beside = 0;  // batches that were in flight when it began
-    size_t parts = 0;   // requests merged
-    bool kept = false;  // some row's answer went to the pool
+    size_t beside = 0;          // batches that were in flight when it began
+    size_t parts = 0;           // requests merged
+    bool kept = false;          // some row's answer went to the pool
+    bool direct_input = false;  // of its first part
+    bool direct_output = false;
   };
   std::vector<RunRecord> runs() const;  // of the batches begun
 
