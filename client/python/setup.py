@@ -11,7 +11,8 @@ from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
 PROTOS = HERE.parents[1] / "proto"
-FILES = [f"gdn/v1/{name}.proto" for name in ("types", "errors", "gdn_service", "sequence_service")]
+NAMES = ("types", "errors", "gdn_service", "sequence_service", "shared_memory_service")
+FILES = [f"gdn/v1/{name}.proto" for name in NAMES]
 
 
 def compile_protos() -> None:

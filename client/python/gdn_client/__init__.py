@@ -25,7 +25,9 @@ from .errors import (
 )
 from .keeper import AsyncKeeper, Keeper
 from .layout import DataType, Geometry, Layout
+from .region import Region, Shared
 from .retry import NO_RETRY, RetryPolicy
+from .ring import Posted, Ring
 from .rows import PAD_SLOT, Rows
 from .stream import Stream
 from .types import Answer, Renewal, Sequence, ServerInfo
@@ -56,12 +58,16 @@ __all__ = [
     "MessageTooLarge",
     "NotFound",
     "PermissionDenied",
+    "Posted",
+    "Region",
     "Renewal",
     "ResourceExhausted",
     "RetryPolicy",
+    "Ring",
     "Rows",
     "Sequence",
     "ServerInfo",
+    "Shared",
     "StateLost",
     "Stream",
     "Unavailable",

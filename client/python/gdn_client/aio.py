@@ -145,7 +145,7 @@ class AsyncStream:
 
     def __init__(self, method: grpc.aio.StreamStreamMultiCallable, calls: Calls):
         self._calls = calls
-        self._pending: dict[int, tuple[Rows, asyncio.Future]] = {}
+        self._pending: dict[int, tuple[Rows, object, asyncio.Future]] = {}
         self._next_tag = 1
         self._ended: GdnError | None = None
         self._requests: asyncio.Queue = asyncio.Queue()
@@ -182,7 +182,7 @@ class AsyncStream:
         tag, self._next_tag = self._next_tag, self._next_tag + 1
         request = wire.stream_request(tag, kind, self._calls.request(layer, rows, x, seed))
         future = asyncio.get_running_loop().create_future()
-        self._pending[tag] = (rows, future)
+        self._pending[tag] = (rows, x, future)
         self._requests.put_nowait(request)
         return future
 
@@ -209,7 +209,7 @@ class AsyncStream:
         except asyncio.CancelledError:
             pass  # by cancel()
         self._ended = error
-        for _, future in self._pending.values():
+        for *_, future in self._pending.values():
             if not future.done():
                 future.set_exception(error)
         self._pending.clear()

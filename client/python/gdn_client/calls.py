@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import types, wire
-from .dtype import from_wire, to_wire
+from .dtype import ITEM_SIZE, from_wire, to_wire
 from .layout import Layout, input_tensors, output_width
 from .proto import message
+from .region import Shared
 from .rows import Rows
 
 CHANNEL_OPTIONS = (
@@ -29,6 +30,7 @@ CHANNEL_OPTIONS = (
 )
 
 GDN, SEQUENCES = "/gdn.v1.GdnService/", "/gdn.v1.SequenceService/"
+SHARED_MEMORY = "/gdn.v1.SharedMemoryService/"
 STREAM_PATH = GDN + "Stream"
 PREFILL_FIELD, DECODE_FIELD = 14, 15  # of StreamRequest and StreamResponse
 
@@ -36,6 +38,10 @@ _HEALTH = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
 _Release, _Renew = message("ReleaseSequencesRequest"), message("RenewSequencesRequest")
 _Renewed = message("RenewSequencesResponse")
 _Get, _Got = message("GetSequenceRequest"), message("GetSequenceResponse")
+_Register, _Unregister = (
+    message("RegisterSharedMemoryRequest"),
+    message("UnregisterSharedMemoryRequest"),
+)
 _List, _Listed = message("ListSequencesRequest"), message("ListSequencesResponse")
 
 
@@ -52,6 +58,18 @@ class Call:
 def server_info() -> Call:
     parse = message("GetServerInfoResponse").FromString
     return Call(GDN + "GetServerInfo", b"", lambda data: types.server_info(parse(data)))
+
+
+def register_region(region: str, posix_name: str, size: int) -> Call:
+    request = _Register(region=region, posix_name=posix_name, byte_size=size)
+    path = SHARED_MEMORY + "RegisterSharedMemory"
+    return Call(path, request.SerializeToString(), lambda data: None, repeatable=False)
+
+
+def unregister_region(region: str) -> Call:
+    request = _Unregister(region=region)
+    path = SHARED_MEMORY + "UnregisterSharedMemory"
+    return Call(path, request.SerializeToString(), lambda data: None)
 
 
 def health(service: str) -> Call:
@@ -79,19 +97,30 @@ class Calls:
         step_id = self.step_id() if step_id is None else step_id
         return Rows(data_type=self.info.data_type, layout=layout, step_id=step_id, **fields)
 
-    def request(self, layer: int, rows: Rows, x, seed: int) -> bytes:
-        """A PrefillRequest or DecodeRequest. `x`: an array, a tuple of them, or None with a
-        seed."""
+    def tensors(self, rows: Rows, x) -> list[memoryview]:
+        """The bytes of an input. `x`: an array, a tuple of them, or None with a seed."""
         arrays = () if x is None else x if isinstance(x, tuple) else (x,)
         kinds = input_tensors(self.info.geometry, rows.layout, rows.data_type)
         if x is not None and len(arrays) != len(kinds):
             raise ValueError(f"{rows.layout.name} takes {len(kinds)} tensors, not {len(arrays)}")
-        tensors = [to_wire(array, kind) for array, (_, kind) in zip(arrays, kinds)]
-        return wire.step_request(layer, rows.encoded, [_bytes(t) for t in tensors], seed)
+        return [_bytes(to_wire(array, kind)) for array, (_, kind) in zip(arrays, kinds)]
 
-    def answer(self, data, rows: Rows) -> types.Answer:
-        """Reads a PrefillResponse or DecodeResponse in place."""
+    def request(self, layer: int, rows: Rows, x, seed: int) -> bytes:
+        """A PrefillRequest or DecodeRequest. `x`: as of tensors(), or where they lie in a region."""
+        if isinstance(x, Shared):
+            return wire.step_request(layer, rows.encoded, [], seed, x.encoded)
+        return wire.step_request(layer, rows.encoded, self.tensors(rows, x), seed)
+
+    def output_bytes(self, rows: Rows) -> int:
+        """Of the output of a step of these rows."""
+        width = output_width(self.info.geometry, rows.layout)
+        return rows.tokens * width * ITEM_SIZE[rows.data_type]
+
+    def answer(self, data, rows: Rows, x=None) -> types.Answer:
+        """Reads the PrefillResponse or DecodeResponse to request(…, rows, x, …) in place."""
         output, slots, epochs, replayed = b"", None, None, 0
+        if isinstance(x, Shared) and not rows.discard_output:
+            output = x.output(self.output_bytes(rows))
         for number, value in wire.fields(data):
             if number == 15:
                 output = value
@@ -108,7 +137,7 @@ class Calls:
         return Call(
             GDN + method,
             self.request(layer, rows, x, seed),
-            lambda data: self.answer(data, rows),
+            lambda data: self.answer(data, rows, x),
             rows.step_id != 0,
         )
 

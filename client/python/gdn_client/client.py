@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Sequence as Seq
+from functools import partial
 
 import grpc
 from numpy.typing import ArrayLike
 
 from . import calls
 from .calls import Call, Calls
-from .errors import from_rpc_error
+from .errors import Unavailable, from_rpc_error
 from .layout import Layout
+from .region import Region
 from .retry import ENDLESS, RetryPolicy
+from .ring import Ring
 from .rows import Rows
 from .stream import Stream
 from .types import Answer, Renewal, Sequence, ServerInfo
@@ -144,8 +147,8 @@ class Client:
         """Folds tokens into the rows' sequences at `layer`.
 
         x: [tokens, hidden_size] of any floating-point type, the rows' tokens back to back, padding
-        rows' included; for a projected layout the tuple of its tensors (see Layout). With
-        synthetic_seed, None: the server makes the input.
+        rows' included; for a projected layout the tuple of its tensors (see Layout); or Region.at,
+        where they lie in shared memory. With synthetic_seed, None: the server makes the input.
 
         Raises InvalidArgument, NotFound, Aborted, DataLoss, FailedPrecondition, ResourceExhausted,
         MessageTooLarge, Unavailable, DeadlineExceeded, Cancelled, Internal.
@@ -159,6 +162,48 @@ class Client:
     def stream(self) -> Stream:
         """Opens a pipelined stream of steps. Use one for prefills and another for decodes."""
         return Stream(self._channel.stream_stream(calls.STREAM_PATH), self._calls)
+
+    def region(self, size: int, *, prefix: str = "gdn") -> Region:
+        """Memory of `size` bytes that is shared with the server, which must be on this machine and
+        run with --allow_shared_memory. prefix: its --shared_memory_prefix.
+
+        Raises Unimplemented, PermissionDenied, InvalidArgument, Unavailable, OSError.
+        """
+        return Region(
+            size,
+            prefix,
+            lambda *region: self._run(calls.register_region(*region)),
+            self._unregister,
+        )
+
+    def _unregister(self, region: str) -> None:
+        try:
+            self._once(calls.unregister_region(region), self._timeout)
+        except grpc.RpcError as e:
+            error = from_rpc_error(e)
+            if not isinstance(error, Unavailable):  # a server that is gone has let go of it
+                raise error from None
+
+    def ring(
+        self,
+        *,
+        depth: int = 2,
+        step_bytes: int | None = None,
+        queue_bytes: int = 1 << 18,
+        prefix: str = "gdn",
+    ) -> Ring:
+        """Opens a ring in shared memory, by which steps are posted without a call each; see region.
+
+        depth        steps that may be under way
+        step_bytes   of the largest input and of the largest output; None: max_rows of one token
+        queue_bytes  of the queues of requests and of responses: a power of two
+
+        Raises as region.
+        """
+        serve = self._channel.unary_stream(calls.SHARED_MEMORY + "ServeRing")
+        return Ring(
+            serve, self._calls, partial(self.region, prefix=prefix), depth, step_bytes, queue_bytes
+        )
 
     def get_sequence(self, request_id: str) -> Sequence:
         """One sequence. Raises NotFound, InvalidArgument."""

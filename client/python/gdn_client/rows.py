@@ -46,6 +46,13 @@ class Rows:
     def __post_init__(self) -> None:
         object.__setattr__(self, "encoded", self._encode())
 
+    @property
+    def tokens(self) -> int:
+        """Of all rows, padding included."""
+        if self.token_counts is not None:
+            return int(np.asarray(self.token_counts, np.uint64).sum())
+        return len(self.slots if self.request_ids is None else self.request_ids)
+
     def _encode(self) -> bytes:
         flags = {4: self.create, 5: self.release_after, 6: self.speculative, 7: self.discard_output}
         ids = self.request_ids or ()

@@ -16,17 +16,17 @@ from .rows import Rows
 
 
 def read_answer(calls: Calls, data: bytes, pending: dict):
-    """Takes the step that a StreamResponse answers out of `pending`: {tag: (rows, future)}.
+    """Takes the step that a StreamResponse answers out of `pending`: {tag: (rows, x, future)}.
 
     Returns (future, Answer or GdnError). Raises ValueError where it answers none.
     """
     found = dict(wire.fields(data))
     if found.get(1) not in pending:
         raise ValueError("an answer without a request")
-    rows, future = pending.pop(found[1])
+    rows, x, future = pending.pop(found[1])
     if 2 in found:
         return future, from_status(status_pb2.Status.FromString(bytes(found[2])))
-    return future, calls.answer(found.get(PREFILL_FIELD, found.get(DECODE_FIELD, b"")), rows)
+    return future, calls.answer(found.get(PREFILL_FIELD, found.get(DECODE_FIELD, b"")), rows, x)
 
 
 class Stream:
@@ -40,7 +40,7 @@ class Stream:
     def __init__(self, method: grpc.StreamStreamMultiCallable, calls: Calls):
         self._calls = calls
         self._lock = threading.Lock()
-        self._pending: dict[int, tuple[Rows, Future]] = {}
+        self._pending: dict[int, tuple[Rows, object, Future]] = {}
         self._next_tag = 1
         self._ended: GdnError | None = None
         self._requests: queue.SimpleQueue = queue.SimpleQueue()
@@ -80,7 +80,7 @@ class Stream:
             if self._ended:
                 raise self._ended
             tag, self._next_tag = self._next_tag, self._next_tag + 1
-            self._pending[tag] = (rows, future)
+            self._pending[tag] = (rows, x, future)
             self._requests.put(wire.stream_request(tag, kind, step))
         return future
 
@@ -102,6 +102,6 @@ class Stream:
         with self._lock:
             self._ended = error
             left, self._pending = self._pending, {}
-        for _, future in left.values():
+        for *_, future in left.values():
             future.set_exception(error)
         self._requests.put(None)

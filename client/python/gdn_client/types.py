@@ -14,7 +14,8 @@ from .layout import DataType, Geometry, Layout
 class Answer(NamedTuple):
     """The answer to a step.
 
-    output         [tokens, width] in row order, read-only; no tokens where `discard_output` was set
+    output         [tokens, width] in row order, read-only; no tokens where `discard_output` was set.
+                   Of a step in shared memory it is a view of the region: it changes with it
     slots, epochs  of every row (-1 and 0 for padding) where the rows came as request_ids; else None
     replayed_rows  rows answered from the store, because this step had committed for them before
     """

@@ -1,7 +1,8 @@
 """The wire format of the messages on the hot path, written and read here instead of by protobuf: a
 tensor is joined behind its header and read in place. Both ends are ordinary protobuf messages.
 
-    PrefillRequest, DecodeRequest    layer = 1, batch = 2, synthetic_seed = 4, input = 15
+    PrefillRequest, DecodeRequest    layer = 1, batch = 2, shared_memory = 3, synthetic_seed = 4,
+                                     input = 15
     PrefillResponse, DecodeResponse  slots = 1, epochs = 2, replayed_rows = 3, output = 15
     StreamRequest, StreamResponse    tag = 1, status = 2, prefill = 14, decode = 15
 """
@@ -34,11 +35,20 @@ def delimited(field: int, data) -> bytes:
     return b"".join((tag(field, BYTES), varint(len(data)), data))
 
 
-def step_request(layer: int, batch: bytes, tensors: list[memoryview], seed: int = 0) -> bytes:
-    """A PrefillRequest or DecodeRequest. `batch` is the whole field, tag and length included."""
+def shared_memory(region: str, input_offset: int, output_offset: int) -> bytes:
+    """The field `shared_memory` of a PrefillRequest or DecodeRequest."""
+    offsets = (b"\x10", varint(input_offset), b"\x18", varint(output_offset))
+    return delimited(3, b"".join((delimited(1, region.encode()), *offsets)))
+
+
+def step_request(
+    layer: int, batch: bytes, tensors: list[memoryview], seed: int = 0, shared: bytes = b""
+) -> bytes:
+    """A PrefillRequest or DecodeRequest. `batch` and `shared` are whole fields, tag and length
+    included."""
     size = sum(t.nbytes for t in tensors)
     synthetic = b"\x21" + seed.to_bytes(8, "little") if seed else b""
-    head = (b"\x08", varint(layer), batch, synthetic)
+    head = (b"\x08", varint(layer), batch, shared, synthetic)
     return b"".join((*head, b"\x7a", varint(size), *tensors) if size else head)
 
 

@@ -91,7 +91,7 @@ def test_closing_waits_for_answers(sync_client):
 @pytest.mark.parametrize("data", [b"", b"\x08\x05", b"\x08"])
 def test_an_answer_that_answers_nothing(sync_client, data):
     with pytest.raises(ValueError):
-        read_answer(sync_client._calls, data, {1: (None, None)})
+        read_answer(sync_client._calls, data, {1: (None, None, None)})
 
 
 def test_asyncio(fake):
