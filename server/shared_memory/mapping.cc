@@ -6,7 +6,6 @@
 
 #include <array>
 #include <cerrno>
-#include <cstdint>
 #include <mutex>
 
 #include "absl/status/status.h"
@@ -15,10 +14,10 @@
 namespace gdn {
 namespace {
 
-// A mapping that the handler looks after; end is 0 where the place is free.
+// A mapping that the handler looks after; end is null where the place is free.
 struct Guarded {
-  std::atomic<uintptr_t> begin = 0;
-  std::atomic<uintptr_t> end = 0;
+  std::atomic<std::byte*> begin = nullptr;
+  std::atomic<std::byte*> end = nullptr;
   std::atomic<bool> lost = false;
 };
 
@@ -31,13 +30,13 @@ struct sigaction before;   // what SIGBUS did without us
 // system calls only. The access is then made again.
 void OnBusError(int, siginfo_t* info, void*) {
   const int error = errno;
-  const auto at = reinterpret_cast<uintptr_t>(info->si_addr);
+  const auto* at = static_cast<const std::byte*>(info->si_addr);
   for (Guarded& place : guarded) {
-    const uintptr_t end = place.end.load(std::memory_order_acquire);
-    const uintptr_t begin = place.begin.load(std::memory_order_relaxed);
+    const std::byte* end = place.end.load(std::memory_order_acquire);
+    std::byte* begin = place.begin.load(std::memory_order_relaxed);
     if (at < begin || at >= end) continue;
     place.lost = true;
-    void* zeros = mmap(reinterpret_cast<void*>(begin), end - begin, PROT_READ | PROT_WRITE,
+    void* zeros = mmap(begin, static_cast<size_t>(end - begin), PROT_READ | PROT_WRITE,
                        MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (zeros == MAP_FAILED) break;
     errno = error;
@@ -65,9 +64,9 @@ Guarded* TakePlace(void* data, size_t size) {
   std::call_once(once, CatchBusErrors);
   const std::lock_guard lock(guarded_mutex);
   for (Guarded& place : guarded) {
-    if (place.end != 0) continue;
+    if (place.end != nullptr) continue;
     place.lost = false;
-    place.begin = reinterpret_cast<uintptr_t>(data);
+    place.begin = static_cast<std::byte*>(data);
     place.end.store(place.begin + size, std::memory_order_release);
     return &place;
   }
@@ -77,7 +76,7 @@ Guarded* TakePlace(void* data, size_t size) {
 void GivePlaceBack(void* data) {
   const std::lock_guard lock(guarded_mutex);
   for (Guarded& place : guarded) {
-    if (place.end != 0 && place.begin == reinterpret_cast<uintptr_t>(data)) place.end = 0;
+    if (place.end != nullptr && place.begin == data) place.end = nullptr;
   }
 }
 
