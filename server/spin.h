@@ -6,11 +6,11 @@
 
 namespace gdn {
 
-// Longer than what lies between the steps of a pass. Where there are few cores nobody spins: the
-// one that is looked for would wait for the one that looks.
+// Longer than a decode step, and than what lies between the steps of a pass. Where there are few
+// cores nobody spins: the one that is looked for would wait for the one that looks.
 inline std::chrono::microseconds SpinTime() {
   static const bool cores_to_spare = std::thread::hardware_concurrency() >= 4;
-  return std::chrono::microseconds(cores_to_spare ? 200 : 0);
+  return std::chrono::microseconds(cores_to_spare ? 1000 : 0);
 }
 
 // Looks until `found`, SpinTime() at most; whether it was found.

@@ -16,7 +16,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t kWordsBytes = 512;
 constexpr uint32_t kToRead = 1;
-constexpr std::chrono::microseconds kSpin{200};
+constexpr std::chrono::microseconds kSpin{1000};
 
 struct Bell {
   std::atomic<uint32_t> rung;

@@ -24,7 +24,7 @@ from .types import Answer
 
 _ServeRing = message("ServeRingRequest")
 
-_SPIN = 200e-6 if len(os.sched_getaffinity(0)) >= 4 else 0.0  # seconds of looking before a sleep
+_SPIN = 1e-3 if len(os.sched_getaffinity(0)) >= 4 else 0.0  # seconds of looking before a sleep
 
 
 class Posted:
