@@ -128,3 +128,27 @@ def test_fields_refuse_what_is_cut_short():
 def test_fields_refuse_nonsense(data):
     with pytest.raises(ValueError):
         list(wire.fields(data))
+
+
+@pytest.mark.parametrize("offsets", [(0, 0), (5, 2**63), (2**64 - 1, 300)])
+def test_tensors_in_shared_memory(offsets):
+    rows = Rows(DataType.FP32, Layout.HIDDEN, 1, request_ids=IDS)
+    place = wire.shared_memory("region", *offsets)
+    request = message("PrefillRequest").FromString(
+        wire.step_request(3, rows.encoded, [], 9, shared=place)
+    )
+    assert (request.layer, request.synthetic_seed, request.input) == (3, 9, b"")
+    assert list(request.batch.request_ids) == IDS
+    want = message("SharedMemory")(
+        region="region", input_offset=offsets[0], output_offset=offsets[1]
+    )
+    assert request.shared_memory == want
+
+
+def test_the_tokens_of_rows():
+    def rows(**fields):
+        return Rows(DataType.FP32, Layout.HIDDEN, 1, **fields)
+
+    assert rows(request_ids=IDS).tokens == 3
+    assert rows(slots=np.array([1, -1]), epochs=[1, 0]).tokens == 2
+    assert rows(request_ids=IDS, token_counts=[2**31, 0, 2**31]).tokens == 2**32

@@ -103,26 +103,38 @@ TEST_F(SharedMemoryServiceTest, KeepsLargeAnswers) {
   }
 }
 
+// Where the host reaches nothing: answers, and replays of both kinds.
 TEST_F(SharedMemoryServiceTest, DeviceMemoryIsLeftToTheDevice) {
   Host();
   auto& memory = opener_.allocations["handle"];
   memory.resize(kSize);
+  v1::RegisterSharedMemoryRequest registration;
+  registration.set_region("r");
+  registration.set_cuda_ipc_handle("handle");
+  registration.set_byte_size(kSize);
   grpc::ClientContext context;
-  v1::RegisterSharedMemoryRequest request;
-  request.set_region("r");
-  request.set_cuda_ipc_handle("handle");
-  request.set_byte_size(kSize);
   v1::RegisterSharedMemoryResponse response;
-  ASSERT_TRUE(shared_->RegisterSharedMemory(&context, request, &response).ok());
-  v1::DecodeRequest step = InRegion(ById({"a"}, {7}, true));
-  step.mutable_batch()->set_step_id(5);
-  std::memcpy(memory.data(), object_.data(), 16);
-  FakeState a;
-  const std::vector<float> expected = Foretell(Hidden({7}), &a);
-  for (int replay = 0; replay < 2; ++replay) {
-    std::memset(memory.data() + kOutput, 0, 16);
-    ASSERT_TRUE(Decode(step).ok());
-    EXPECT_EQ(std::memcmp(memory.data() + kOutput, expected.data(), 16), 0);
+  ASSERT_TRUE(shared_->RegisterSharedMemory(&context, registration, &response).ok());
+  for (const int tokens : {2, 3}) {  // the backend keeps 2, the store more
+    const std::string hidden = tokens == 2 ? Hidden({7, 8}) : Hidden({7, 8, 9});
+    v1::DecodeRequest step = ById({tokens == 2 ? "two" : "three"}, {}, true);
+    step.mutable_batch()->set_step_id(5);
+    step.mutable_batch()->add_token_counts(static_cast<uint32_t>(tokens));
+    step.mutable_shared_memory()->set_region("r");
+    step.mutable_shared_memory()->set_output_offset(kOutput);
+    v1::PrefillRequest request;
+    request.ParseFromString(step.SerializeAsString());
+    std::memcpy(memory.data(), hidden.data(), hidden.size());
+    FakeState state;
+    const std::vector<float> expected = Foretell(hidden, &state);
+    for (const uint32_t replayed : {0, 1}) {
+      std::memset(memory.data() + kOutput, 0, hidden.size());
+      grpc::ClientContext call;
+      v1::PrefillResponse answer;
+      ASSERT_TRUE(gdn_->Prefill(&call, request, &answer).ok());
+      EXPECT_EQ(answer.replayed_rows(), replayed);
+      EXPECT_EQ(std::memcmp(memory.data() + kOutput, expected.data(), hidden.size()), 0);
+    }
   }
   EXPECT_TRUE(backend_.runs().front().direct_input && backend_.runs().front().direct_output);
   EXPECT_TRUE(Unregister("r").ok());
