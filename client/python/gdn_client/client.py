@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from . import calls
 from .calls import Call, Calls
-from .errors import Unavailable, from_rpc_error
+from .errors import Cancelled, Unavailable, from_rpc_error
 from .layout import Layout
 from .region import Region
 from .retry import ENDLESS, RetryPolicy
@@ -181,7 +181,9 @@ class Client:
             self._once(calls.unregister_region(region), self._timeout)
         except grpc.RpcError as e:
             error = from_rpc_error(e)
-            if not isinstance(error, Unavailable):  # a server that is gone has let go of it
+            if not isinstance(
+                error, (Cancelled, Unavailable)
+            ):  # a server that is gone let go of it
                 raise error from None
 
     def ring(
