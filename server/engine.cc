@@ -60,6 +60,7 @@ void Engine::Refuse(gdn::Step& step, const Fault& fault) { step.done(fault, {});
 
 void Engine::Answer(gdn::Step& step, Fault fault, StepAnswer answer) {
   if (!fault.ok() && fault.message.empty()) fault.message = Describe(fault);
+  slots_used_ = table_.used();
   mailbox_.Done(step);
   step.done(fault, std::move(answer));
 }

@@ -35,6 +35,20 @@ class EngineInFlight : public EngineHarness {
   size_t begun() const { return backend_.runs().size(); }
 };
 
+// Whoever is answered may look at once.
+TEST_F(EngineInFlight, SlotsUsedAreThoseOfTheAnswer) {
+  for (const bool release : {false, true}) {
+    StepRequest request = ById({"a"}, true);
+    request.release_after = release;
+    auto [step, outcome] = NewStep(StepKind::kDecode, std::move(request), Hidden({1}));
+    int used = -1;
+    step->done = [&](const Fault&, const StepAnswer&) { used = engine_->slots_used(); };
+    engine_->Submit(step, now_);
+    RunAll();
+    EXPECT_EQ(used, release ? 0 : 1);
+  }
+}
+
 TEST_F(EngineInFlight, ABatchBeginsBesideAnother) {
   FakeState a, b;
   const auto first = SendPrefill("a", Hidden({1, 2}));
