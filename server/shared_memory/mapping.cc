@@ -21,7 +21,7 @@ struct Guarded {
   std::atomic<bool> lost = false;
 };
 
-constexpr size_t kMostMappings = 4096;
+constexpr size_t kMostMappings = 512;
 std::array<Guarded, kMostMappings> guarded;
 std::mutex guarded_mutex;  // of whoever takes a place or gives it back
 struct sigaction before;   // what SIGBUS did without us

@@ -163,15 +163,19 @@ class Client:
         """Opens a pipelined stream of steps. Use one for prefills and another for decodes."""
         return Stream(self._channel.stream_stream(calls.STREAM_PATH), self._calls)
 
-    def region(self, size: int, *, prefix: str = "gdn") -> Region:
-        """Memory of `size` bytes that is shared with the server, which must be on this machine and
-        run with --allow_shared_memory. prefix: its --shared_memory_prefix.
+    def region(self, size: int, *, prefix: str = "gdn", mode: int = 0o600) -> Region:
+        """Memory of `size` bytes that is shared with the server, which must be on this machine, see
+        the same /dev/shm and run with --allow_shared_memory.
+
+        prefix  its --shared_memory_prefix
+        mode    of the object in /dev/shm: 0o666 where the server runs as another user
 
         Raises Unimplemented, PermissionDenied, InvalidArgument, Unavailable, OSError.
         """
         return Region(
             size,
             prefix,
+            mode,
             lambda *region: self._run(calls.register_region(*region)),
             self._unregister,
         )
@@ -193,6 +197,7 @@ class Client:
         step_bytes: int | None = None,
         queue_bytes: int = 1 << 18,
         prefix: str = "gdn",
+        mode: int = 0o600,
     ) -> Ring:
         """Opens a ring in shared memory, by which steps are posted without a call each; see region.
 
@@ -204,7 +209,12 @@ class Client:
         """
         serve = self._channel.unary_stream(calls.SHARED_MEMORY + "ServeRing")
         return Ring(
-            serve, self._calls, partial(self.region, prefix=prefix), depth, step_bytes, queue_bytes
+            serve,
+            self._calls,
+            partial(self.region, prefix=prefix, mode=mode),
+            depth,
+            step_bytes,
+            queue_bytes,
         )
 
     def get_sequence(self, request_id: str) -> Sequence:

@@ -24,13 +24,14 @@ class Region:
     answered, or the region closed).
     """
 
-    def __init__(self, size: int, prefix: str, register: Callable, unregister: Callable):
+    def __init__(self, size: int, prefix: str, mode: int, register: Callable, unregister: Callable):
         """register(name, path of shm_open, size) and unregister(name) are the calls."""
         self.name = f"{prefix}-{os.getpid()}-{secrets.token_hex(8)}"
         self.size = size
         path = f"{_FOLDER}/{self.name}"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
+            os.fchmod(fd, mode)
             os.posix_fallocate(fd, 0, size)  # pages that are not there the server does not pin
             self.memory = mmap.mmap(fd, size)
             register(self.name, f"/{self.name}", size)
