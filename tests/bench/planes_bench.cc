@@ -1,7 +1,8 @@
 // What each way from a caller to the engine costs on one machine: a Decode of 1 and of 128 rows at
-// hidden 2048 in bf16, answers kept for replay, with a backend that only copies, one step at a
-// time. Calls go over a Unix socket; beside them an echo of an empty message and one of the same
-// bytes. The ways alternate. `own` is the median without the backend's own time.
+// hidden 2048 in bf16, answers kept for replay, one step at a time; with a backend that only
+// copies, and in a CUDA build on a machine with a GPU with the CUDA backend. Calls go over a Unix
+// socket; beside them an echo of an empty message and one of the same bytes. The ways alternate.
+// `beside` is the median of what a step takes beside the backend, by the clock of its thread.
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,12 +20,15 @@
 #include "grpcpp/create_channel.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/server_builder.h"
-#include "server/engine_thread.h"
-#include "server/grpc_server.h"
 #include "server/message.h"
 #include "server/transport.h"
-#include "tests/bench/null_model.h"
+#include "tests/bench/planes_server.h"
 #include "tests/testing/null_backend.h"
+#ifdef GDN_HAVE_CUDA
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/shared_memory.h"
+#include "tests/testing/layer_case.h"
+#endif
 
 namespace gdn {
 namespace {
@@ -48,52 +52,6 @@ double Microseconds(Clock::duration d) {
   std::fprintf(stderr, "planes_bench: %s\n", why.c_str());
   std::exit(1);
 }
-
-class TimedBackend : public NullBackend {
- public:
-  using NullBackend::NullBackend;
-  absl::Status Begin(const Batch& batch) override {
-    const Clock::time_point begin = Clock::now();
-    absl::Status status = NullBackend::Begin(batch);
-    spent = Microseconds(Clock::now() - begin);
-    return status;
-  }
-  std::atomic<double> spent = 0;  // in the last batch
-};
-
-class Server {
- public:
-  explicit Server(const std::string& address)
-      : backend_(kShape), regions_("gdn", nullptr), engine_(NullOptions(kShape), &backend_) {
-    hosted_.limits.geometry = kShape.geometry;
-    hosted_.limits.layers = {0};
-    hosted_.limits.projections = true;
-    hosted_.limits.slots = static_cast<uint32_t>(kShape.slots);
-    hosted_.limits.max_rows = static_cast<uint32_t>(kShape.max_rows);
-    hosted_.limits.max_tokens = static_cast<uint64_t>(kShape.max_tokens);
-    hosted_.limits.max_decode_tokens = static_cast<uint32_t>(kShape.max_decode_tokens);
-    hosted_.limits.allow_shared_memory = true;
-    hosted_.engine = &engine_;
-    hosted_.regions = &regions_;
-    readiness_.hosted = &hosted_;
-    thread_ = std::make_unique<EngineThread>(&engine_);
-    server_ = *GrpcServer::Start(readiness_, {address}, 64 << 20, false, /*shared_memory=*/true);
-  }
-  ~Server() {
-    thread_.reset();
-    server_->Shutdown(absl::ZeroDuration());
-  }
-  double backend_time() const { return backend_.spent; }
-
- private:
-  TimedBackend backend_;
-  Regions regions_;
-  Engine engine_;
-  Hosted hosted_;
-  Readiness readiness_;
-  std::unique_ptr<EngineThread> thread_;
-  std::unique_ptr<GrpcServer> server_;
-};
 
 class Echo : public RawDecode {
  public:
@@ -163,9 +121,9 @@ v1::DecodeRequest FirstRequest(int rows) {
 // The steps of one batch by all ways.
 class Ways {
  public:
-  Ways(int rows, Server* server, Caller* caller, Caller* echo, const client::Region& region,
-       client::Ring* ring)
-      : server_(*server), caller_(*caller), echo_(*echo), ring_(*ring) {
+  Ways(int rows, const PlanesServer& server, Caller* caller, Caller* echo,
+       const client::Region& region, client::Ring* ring)
+      : server_(server), caller_(*caller), echo_(*echo), ring_(*ring) {
     v1::DecodeResponse first;
     Parse(caller_.Decode(Serialize(FirstRequest(rows))), &first);
     request_.mutable_batch()->set_data_type(v1::DATA_TYPE_BF16);
@@ -186,7 +144,7 @@ class Ways {
         {"call, inline", [this] { caller_.Decode(inline_); }},
         {"call, shared memory", [this] { caller_.Decode(header_); }},
         {"ring", [this] { ThroughRing(); }}};
-    std::vector<std::vector<double>> times(std::size(ways)), backend(std::size(ways));
+    std::vector<std::vector<double>> times(std::size(ways)), beside(std::size(ways));
     for (int i = -kWarmUp; i < kCalls; ++i) {
       for (size_t way = 0; way < std::size(ways); ++way) {
         Prepare();
@@ -195,11 +153,11 @@ class Ways {
         const double time = Microseconds(Clock::now() - begin);
         if (i < 0) continue;
         times[way].push_back(time);
-        backend[way].push_back(way < 2 ? 0 : server_.backend_time());
+        beside[way].push_back(way < 2 ? time : time - server_.backend().microseconds());
       }
     }
     for (size_t way = 0; way < std::size(ways); ++way) {
-      Print(ways[way].first, &times[way], &backend[way]);
+      Print(ways[way].first, &times[way], &beside[way]);
     }
   }
 
@@ -238,13 +196,12 @@ class Ways {
     return (*times)[static_cast<size_t>(p * static_cast<double>(times->size() - 1))];
   }
 
-  void Print(const char* name, std::vector<double>* times, std::vector<double>* backend) const {
-    const double p50 = Percentile(times, 0.5);
-    std::printf("%6zu  %-22s %9.1f %9.1f %9.1f\n", tensor_.size() / kRowBytes, name, p50,
-                Percentile(times, 0.99), p50 - Percentile(backend, 0.5));
+  void Print(const char* name, std::vector<double>* times, std::vector<double>* beside) const {
+    std::printf("%6zu  %-22s %9.1f %9.1f %9.1f\n", tensor_.size() / kRowBytes, name,
+                Percentile(times, 0.5), Percentile(times, 0.99), Percentile(beside, 0.5));
   }
 
-  Server& server_;
+  const PlanesServer& server_;
   Caller& caller_;
   Caller& echo_;
   client::Ring& ring_;
@@ -257,10 +214,10 @@ class Ways {
   std::string posted_;
 };
 
-int Main() {
-  TuneMalloc();
+void MeasureAll(std::unique_ptr<Backend> backend, std::unique_ptr<DeviceMemoryOpener> opener) {
   const std::string prefix = "unix:/tmp/gdn_planes_bench_" + std::to_string(getpid());
-  Server server(prefix + "_service");
+  std::printf("backend %s\n", std::string(backend->name()).c_str());
+  PlanesServer server(prefix + "_service", kShape, std::move(backend), std::move(opener));
   Echo echo_server(prefix + "_echo");
   const auto channel = Connect(prefix + "_service");
   Caller caller(channel);
@@ -272,13 +229,30 @@ int Main() {
       client::Region::Create(channel, client::Ring::BytesOf(kQueue, kQueue) + tensors, &region);
   if (error.ok()) error = client::Ring::Open(channel, *region, kQueue, kQueue, &ring);
   if (!error.ok()) Fail(client::ToString(error));
-
-  std::printf("planes_bench: Decode at hidden 2048 in bf16, null backend, %d steps each, us\n",
-              kCalls);
-  std::printf("%6s  %-22s %9s %9s %9s\n", "rows", "", "p50", "p99", "own");
   for (const int rows : {1, kMostRows}) {
-    Ways(rows, &server, &caller, &echo, *region, ring.get()).Measure();
+    Ways(rows, server, &caller, &echo, *region, ring.get()).Measure();
   }
+}
+
+#ifdef GDN_HAVE_CUDA
+void MeasureCuda() {
+  if (!CudaDevicePresent()) return;
+  auto backend = MakeCudaBackend(kShape);
+  if (!backend.ok()) Fail(std::string(backend.status().message()));
+  const test::RandomLayer layer(1, kShape);
+  if (!(*backend)->LoadLayer(0, layer.weights()).ok()) Fail("the layer cannot be loaded");
+  MeasureAll(*std::move(backend), MakeCudaMemoryOpener());
+}
+#else
+void MeasureCuda() {}
+#endif
+
+int Main() {
+  TuneMalloc();
+  std::printf("planes_bench: Decode at hidden 2048 in bf16, %d steps each, us\n", kCalls);
+  std::printf("%6s  %-22s %9s %9s %9s\n", "rows", "", "p50", "p99", "beside");
+  MeasureAll(std::make_unique<NullBackend>(kShape), nullptr);
+  MeasureCuda();
   return 0;
 }
 

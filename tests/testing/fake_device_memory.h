@@ -1,6 +1,7 @@
 // Device memory that is host memory, for what only asks where it is.
 #pragma once
 
+#include <atomic>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -14,7 +15,9 @@ namespace gdn::test {
 
 class FakeDeviceMemory final : public DeviceMemory {
  public:
-  FakeDeviceMemory(std::byte* address, int* open) : address_(address), open_(open) { ++*open_; }
+  FakeDeviceMemory(std::byte* address, std::atomic<int>* open) : address_(address), open_(open) {
+    ++*open_;
+  }
   ~FakeDeviceMemory() override { --*open_; }
 
   std::byte* address() const override { return address_; }
@@ -29,7 +32,7 @@ class FakeDeviceMemory final : public DeviceMemory {
 
  private:
   std::byte* const address_;
-  int* const open_;
+  std::atomic<int>* const open_;
 };
 
 // Pins everything, and opens the allocations that it was given by name.
@@ -48,7 +51,7 @@ class FakeDeviceMemoryOpener final : public DeviceMemoryOpener {
   }
 
   bool refuses = false;
-  int open = 0;  // memories that it has given out and that live
+  std::atomic<int> open = 0;  // memories that it has given out and that live
   std::map<std::string, std::vector<std::byte>> allocations;
 };
 

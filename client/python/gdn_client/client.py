@@ -195,7 +195,7 @@ class Client:
         *,
         depth: int = 2,
         step_bytes: int | None = None,
-        queue_bytes: int = 1 << 18,
+        queue_bytes: int | None = None,
         prefix: str = "gdn",
         mode: int = 0o600,
     ) -> Ring:
@@ -203,7 +203,7 @@ class Client:
 
         depth        steps that may be under way
         step_bytes   of the largest input and of the largest output; None: max_rows of one token
-        queue_bytes  of the queues of requests and of responses: a power of two
+        queue_bytes  of the queues of requests and of responses: a power of two; None: room for some
 
         Raises as region.
         """

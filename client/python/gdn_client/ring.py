@@ -67,8 +67,9 @@ class Ring:
         make_region: Callable[[int], Region],
         depth: int,
         step_bytes: int | None,
-        queue_bytes: int,
+        queue_bytes: int | None,
     ):
+        queue_bytes = queue_bytes or _some_messages(calls)
         self._calls = calls
         self._step_bytes = step_bytes or _largest_decode(calls)
         self._first = WORDS + 2 * queue_bytes
@@ -201,6 +202,11 @@ class Ring:
             if waited >= _SPIN:
                 left = None if timeout is None else timeout - waited
                 self._memory.sleep(what, left, lambda: self._ended is not None)
+
+
+def _some_messages(calls: Calls) -> int:
+    """A power of two, at least the bytes of 4 of the largest answers."""
+    return 1 << (4 * (16384 + 16 * calls.info.max_rows) - 1).bit_length()
 
 
 def _largest_decode(calls: Calls) -> int:
