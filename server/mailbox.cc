@@ -20,10 +20,13 @@ Mailbox::Result Mailbox::Put(Arrival arrival) {
     const std::lock_guard lock(mutex_);
     if (closed_) return Result::kClosed;
     if (arrival.step != nullptr) {
+      const size_t rows = arrival.step->request.rows();
       const size_t bytes = BytesOf(*arrival.step);
-      const bool fits = steps_ < max_steps_ && (steps_ == 0 || bytes_ + bytes <= max_bytes_);
-      if (!fits) return Result::kFull;
+      const bool fits = steps_ < max_steps_ && rows_ + rows <= max_rows_ &&
+                        bytes_ + bytes <= max_bytes_;
+      if (steps_ > 0 && !fits) return Result::kFull;
       ++steps_;
+      rows_ += rows;
       bytes_ += bytes;
     }
     arrivals_.push_back(std::move(arrival));
@@ -47,6 +50,7 @@ void Mailbox::Take(std::vector<Arrival>* arrivals) {
 void Mailbox::Done(const Step& step) {
   const std::lock_guard lock(mutex_);
   --steps_;
+  rows_ -= step.request.rows();
   bytes_ -= BytesOf(step);
 }
 

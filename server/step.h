@@ -50,6 +50,7 @@ struct OutputBuffer {
   std::shared_ptr<void> owner;
   std::byte* data = nullptr;
   size_t size = 0;
+  bool direct = false;  // memory of the backend's HostPool
 };
 
 // Makes the buffer for an answer of `bytes`, in whatever memory the transport sends without a copy.
@@ -70,6 +71,8 @@ struct Step {
   StepKind kind = StepKind::kDecode;
   StepRequest request;
   std::shared_ptr<void> message;  // keeps request.input alive
+  // Of a prefill that runs in pieces, the rows with NaN or infinity in their input. For the engine.
+  std::vector<uint32_t> non_finite;
   OutputAllocator allocate;
   absl::Time deadline = absl::InfiniteFuture();
   std::atomic<bool> cancelled = false;  // set by the transport; looked at until the launch

@@ -28,6 +28,7 @@ inline EngineOptions NullOptions(const BackendShape& shape) {
   options.layers = {0};
   options.shape = shape;
   options.max_queue_steps = 1024;
+  options.max_queue_rows = 1 << 20;
   options.max_queue_bytes = size_t{1} << 30;
   options.step_ttl = absl::Minutes(10);
   options.prefill_max_wait = absl::Seconds(1);

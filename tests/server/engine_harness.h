@@ -25,6 +25,7 @@ class EngineHarness : public ::testing::Test {
     options.layers = {3, 7};
     options.shape = FakeShape();
     options.max_queue_steps = 6;
+    options.max_queue_rows = 1 << 20;
     options.max_queue_bytes = 4000;
     options.replay_bytes = 16 * 8;  // 8 tokens
     options.step_ttl = kTtl;

@@ -24,7 +24,7 @@ Arrival ACall() {
 }
 
 TEST(MailboxTest, KeepsTheOrderOfArrival) {
-  Mailbox mailbox(10, 1000);
+  Mailbox mailbox(10, 100, 1000);
   std::vector<Arrival> sent = {StepOf(1, 1), ACall(), StepOf(1, 1)};
   for (const Arrival& arrival : sent) EXPECT_EQ(mailbox.Put(arrival), Result::kTaken);
   std::vector<Arrival> taken;
@@ -38,7 +38,7 @@ TEST(MailboxTest, KeepsTheOrderOfArrival) {
 }
 
 TEST(MailboxTest, BoundsTheStepsThatWaitUntilTheyAreDone) {
-  Mailbox mailbox(2, 1000);
+  Mailbox mailbox(2, 100, 1000);
   const Arrival first = StepOf(1, 1);
   EXPECT_EQ(mailbox.Put(first), Result::kTaken);
   EXPECT_EQ(mailbox.Put(StepOf(1, 1)), Result::kTaken);
@@ -55,7 +55,7 @@ TEST(MailboxTest, BoundsTheStepsThatWaitUntilTheyAreDone) {
 }
 
 TEST(MailboxTest, BoundsTheBytesThatWait) {
-  Mailbox mailbox(10, 1000);
+  Mailbox mailbox(10, 100, 1000);
   const Arrival first = StepOf(1, 800);
   EXPECT_EQ(mailbox.Put(first), Result::kTaken);
   EXPECT_EQ(mailbox.Put(StepOf(1, 200)), Result::kFull);
@@ -66,13 +66,13 @@ TEST(MailboxTest, BoundsTheBytesThatWait) {
 }
 
 TEST(MailboxTest, AStepThatIsLargerThanTheBoundFitsAlone) {
-  Mailbox mailbox(10, 100);
+  Mailbox mailbox(10, 100, 100);
   EXPECT_EQ(mailbox.Put(StepOf(1, 5000)), Result::kTaken);
   EXPECT_EQ(mailbox.Put(StepOf(1, 0)), Result::kFull);
 }
 
 TEST(MailboxTest, TakesNothingOnceItIsClosed) {
-  Mailbox mailbox(10, 1000);
+  Mailbox mailbox(10, 100, 1000);
   EXPECT_EQ(mailbox.Put(StepOf(1, 1)), Result::kTaken);
   mailbox.Close();
   EXPECT_EQ(mailbox.Put(StepOf(1, 1)), Result::kClosed);
@@ -84,7 +84,7 @@ TEST(MailboxTest, TakesNothingOnceItIsClosed) {
 
 // These return at all: nothing here waits for a clock.
 TEST(MailboxTest, WaitsForAnArrivalOrAWakeOrATime) {
-  Mailbox mailbox(10, 1000);
+  Mailbox mailbox(10, 100, 1000);
   mailbox.Wait(absl::InfinitePast());
   std::thread sender([&] { mailbox.Put(ACall()); });
   mailbox.Wait(absl::InfiniteFuture());

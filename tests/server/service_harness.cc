@@ -39,6 +39,7 @@ void ServiceHarness::Host() {
   options.layers = {3, 7};
   options.shape = shape;
   options.max_queue_steps = kMaxQueueSteps;
+  options.max_queue_rows = 1 << 20;
   options.max_queue_bytes = 1 << 20;
   options.replay_bytes = 1 << 10;
   options.step_ttl = absl::Minutes(10);

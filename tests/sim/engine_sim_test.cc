@@ -48,6 +48,7 @@ EngineOptions Options(uint64_t seed) {
   options.layers = kLayers;
   options.shape = Shape();
   options.max_queue_steps = Rules().max_queue_steps;
+  options.max_queue_rows = 1 << 20;
   options.max_queue_bytes = 1 << 30;
   options.replay_bytes = Rules().replay_bytes;
   options.step_ttl = Rules().ttl;
