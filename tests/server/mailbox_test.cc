@@ -54,13 +54,23 @@ TEST(MailboxTest, BoundsTheStepsThatWaitUntilTheyAreDone) {
   EXPECT_EQ(mailbox.Put(StepOf(1, 1)), Result::kTaken);
 }
 
+TEST(MailboxTest, BoundsTheRowsThatWait) {
+  Mailbox mailbox(10, 100, 100000);
+  const Arrival first = StepOf(90, 0);
+  EXPECT_EQ(mailbox.Put(first), Result::kTaken);
+  EXPECT_EQ(mailbox.Put(StepOf(11, 0)), Result::kFull);
+  EXPECT_EQ(mailbox.Put(StepOf(10, 0)), Result::kTaken);
+  mailbox.Done(*first.step);
+  EXPECT_EQ(mailbox.Put(StepOf(90, 0)), Result::kTaken);
+}
+
 TEST(MailboxTest, BoundsTheBytesThatWait) {
   Mailbox mailbox(10, 100, 1000);
   const Arrival first = StepOf(1, 800);
   EXPECT_EQ(mailbox.Put(first), Result::kTaken);
   EXPECT_EQ(mailbox.Put(StepOf(1, 200)), Result::kFull);
   EXPECT_EQ(mailbox.Put(StepOf(1, 50)), Result::kTaken);
-  EXPECT_EQ(mailbox.Put(StepOf(100, 0)), Result::kFull);  // rows are not free
+  EXPECT_EQ(mailbox.Put(StepOf(90, 0)), Result::kFull);  // a row takes bytes too
   mailbox.Done(*first.step);
   EXPECT_EQ(mailbox.Put(StepOf(1, 800)), Result::kTaken);
 }

@@ -68,6 +68,7 @@ absl::Status FakeBackend::Begin(const Batch& batch) {
   runs_.push_back({batch.layer,
                    {batch.slots.begin(), batch.slots.end()},
                    begun_.size(),
+                   batch.tokens(),
                    batch.parts.size(),
                    std::find(batch.keep_answer.begin(), batch.keep_answer.end(), 1) !=
                        batch.keep_answer.end()});
@@ -150,7 +151,8 @@ std::vector<std::string> FakeBackend::TokensOf(const Batch& batch, const BatchPa
   std::vector<std::string> tokens(static_cast<size_t>(part.tokens));
   if (part.synthetic_seed != 0) {
     for (size_t i = 0; i < tokens.size(); ++i) {
-      const float number = static_cast<float>(part.synthetic_seed % 1000 + i);
+      const float number = static_cast<float>(part.synthetic_seed % 1000 + i +
+                                            static_cast<uint64_t>(part.tokens_before));
       tokens[i].assign(reinterpret_cast<const char*>(&number), sizeof number);
     }
     return tokens;
