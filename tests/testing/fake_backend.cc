@@ -191,6 +191,16 @@ std::vector<FakeBackend::RunRecord> FakeBackend::runs() const {
   return runs_;
 }
 
+size_t FakeBackend::batches() const {
+  const std::lock_guard lock(mutex_);
+  return runs_.size();
+}
+
+FakeBackend::RunRecord FakeBackend::last_run() const {
+  const std::lock_guard lock(mutex_);
+  return runs_.back();
+}
+
 void FakeBackend::LoseDevice() {
   const std::lock_guard lock(mutex_);
   lost_ = true;

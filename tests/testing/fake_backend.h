@@ -56,6 +56,8 @@ class FakeBackend final : public Backend {
     bool kept = false;  // some row's answer went to the pool
   };
   std::vector<RunRecord> runs() const;  // of the batches begun
+  size_t batches() const;               // how many they are
+  RunRecord last_run() const;
 
   void LoseDevice();  // every later Begin, End and ReadAnswer fails
   void FailReads();   // every later ReadAnswer fails
