@@ -87,11 +87,11 @@ class Simulation {
     now_ += absl::Milliseconds(traffic_.Below(200));
     if (traffic_.Below(300) == 0) now_ += absl::Seconds(traffic_.Below(15));
     const uint64_t what = traffic_.Below(100);
-    if (what < 45) {
+    if (what < 36) {
       SendStep();
-    } else if (what < 52) {
+    } else if (what < 42) {
       SendCall();
-    } else if (what < 55) {
+    } else if (what < 44) {
       Cancel();
     } else {
       Turn();
