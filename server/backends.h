@@ -1,11 +1,13 @@
 // The backends this build has, by name.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
+#include "kernels/host_pool.h"
 
 namespace gdn {
 
@@ -14,5 +16,13 @@ namespace gdn {
 // for the cpu backend; 0: all cores.
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& name,
                                                      const BackendShape& shape, int threads);
+
+// Memory that this backend's device writes answers to by itself, or null where it has none.
+// RESOURCE_EXHAUSTED where there is not enough.
+absl::StatusOr<std::shared_ptr<HostPool>> MakeOutputPool(const Backend& backend,
+                                                         const BackendShape& shape);
+
+// Tokens of a prefill that run at once, where the configuration leaves it to the backend.
+uint32_t DefaultPrefillChunk(const Backend& backend);
 
 }  // namespace gdn

@@ -12,6 +12,7 @@
 #include "google/rpc/status.pb.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/client_context.h"
+#include "grpcpp/support/channel_arguments.h"
 #include "gtest/gtest.h"
 #include "server/engine_thread.h"
 #include "server/grpc_server.h"
@@ -33,6 +34,7 @@ class ServiceHarness : public ::testing::Test {
   void EndEngine() { thread_.reset(); }
 
   std::shared_ptr<grpc::Channel> NewChannel() const;
+  std::shared_ptr<grpc::Channel> NewChannel(grpc::ChannelArguments arguments) const;
 
   // A step by id at layer 3 with one token a row, whose first number is given.
   static v1::DecodeRequest ById(const std::vector<std::string>& ids,
@@ -50,6 +52,7 @@ class ServiceHarness : public ::testing::Test {
     while (engine_->waiting() != steps) std::this_thread::yield();
   }
 
+  size_t max_queue_rows_ = 1 << 20;
   FakeBackend backend_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<EngineThread> thread_;

@@ -71,7 +71,9 @@ absl::Status FakeBackend::Begin(const Batch& batch) {
                    batch.tokens(),
                    batch.parts.size(),
                    std::find(batch.keep_answer.begin(), batch.keep_answer.end(), 1) !=
-                       batch.keep_answer.end()});
+                       batch.keep_answer.end(),
+                   std::any_of(batch.parts.begin(), batch.parts.end(),
+                               [](const BatchPart& part) { return part.direct_output; })});
   begun_.push_back(batch);
   return absl::OkStatus();
 }

@@ -53,7 +53,8 @@ class FakeBackend final : public Backend {
     size_t beside = 0;  // batches that were in flight when it began
     int64_t tokens = 0;
     size_t parts = 0;   // requests merged
-    bool kept = false;  // some row's answer went to the pool
+    bool kept = false;    // some row's answer went to the pool
+    bool direct = false;  // some part's output is of a HostPool
   };
   std::vector<RunRecord> runs() const;  // of the batches begun
   size_t batches() const;               // how many they are
