@@ -53,7 +53,7 @@ absl::StatusOr<std::shared_ptr<HostPool>> MakeOutputPool(const Backend& backend,
 }
 
 uint32_t DefaultPrefillChunk(const Backend& backend) {
-  return backend.name() == "cuda" ? 1024 : 128;
+  return backend.name() == "cuda" ? 1024 : 64;
 }
 
 }  // namespace gdn

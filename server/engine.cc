@@ -166,8 +166,8 @@ void Engine::TakeArrivals() {
 
 void Engine::TakeStep(Task& task) {
   StepRequest& request = task.step->request;
-  task.item.kind = task.step->kind == StepKind::kDecode ? QueueItem::Kind::kDecode
-                                                        : QueueItem::Kind::kPrefill;
+  task.item.kind =
+      task.step->kind == StepKind::kDecode ? QueueItem::Kind::kDecode : QueueItem::Kind::kPrefill;
   task.item.layer = LayerIndex(request.layer);
   task.item.layout = request.input_layout;
   task.item.rows = static_cast<int64_t>(request.rows());

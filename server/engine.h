@@ -137,8 +137,8 @@ class Engine {
   Mailbox mailbox_;
   SlotTable table_;
   AnswerStore answers_;
-  Tasks queue_;                                        // in order of arrival
-  SequenceLines lines_;                                // of what is in the queue
+  Tasks queue_;          // in order of arrival
+  SequenceLines lines_;  // of what is in the queue
   uint64_t next_serial_ = 0;
   Task* begun_ = nullptr;                              // in the queue, between two pieces
   std::vector<std::pair<int32_t, uint64_t>> touched_;  // slot, epoch: leases to begin anew

@@ -83,8 +83,8 @@ bool Engine::Prepare(Task& task, absl::Time now) {
 // Rows that are not to be folded are padding to the backend.
 void Engine::AddToBatch(InFlight& batch, Task& task) {
   const StepRequest& request = task.step->request;
-  task.end = task.item.cut ? EndOfPiece(request, task.begin, cut_rules())
-                           : StepCursor{request.rows(), 0};
+  task.end =
+      task.item.cut ? EndOfPiece(request, task.begin, cut_rules()) : StepCursor{request.rows(), 0};
   task.first_row = batch.slots.size();
   batch.parts.push_back(PartOf(batch, task));
   for (size_t row = task.begin.row; row < task.end_row(); ++row) {
@@ -118,8 +118,8 @@ BatchPart Engine::PartOf(const InFlight& batch, Task& task) const {
   part.tokens_after = total - before - part.tokens;
   const Geometry& geometry = options_.shape.geometry;
   const InputLayout layout = batch.batch.layout;
-  task.input = InputOf(request, InputTensors(geometry, layout, options_.shape.io), before,
-                       part.tokens);
+  task.input =
+      InputOf(request, InputTensors(geometry, layout, options_.shape.io), before, part.tokens);
   part.input = task.input;
   part.output += static_cast<size_t>(before) * RowBytes(options_.shape, request.input_layout);
   return part;
@@ -169,10 +169,9 @@ void Engine::EndPiece(std::unique_ptr<Task> task, absl::Time now) {
   task->begin = task->end;
   task->item.begun = true;
   begun_ = task.get();
-  queue_.insert(std::upper_bound(queue_.begin(), queue_.end(), task,
-                                 [](const auto& a, const auto& b) {
-                                   return a->item.serial < b->item.serial;
-                                 }),
+  queue_.insert(std::upper_bound(
+                    queue_.begin(), queue_.end(), task,
+                    [](const auto& a, const auto& b) { return a->item.serial < b->item.serial; }),
                 std::move(task));
 }
 

@@ -1,6 +1,6 @@
-// The check for NaN and infinity of a step that will run in pieces: a row's whole input is looked at
-// before the first of its pieces writes state. (A step in one piece is checked by the backend, at
-// copy-in.)
+// The check for NaN and infinity of a step that will run in pieces: a row's whole input is looked
+// at before the first of its pieces writes state. (A step in one piece is checked by the backend,
+// at copy-in.)
 #pragma once
 
 #include <cstdint>

@@ -22,8 +22,8 @@ Mailbox::Result Mailbox::Put(Arrival arrival) {
     if (arrival.step != nullptr) {
       const size_t rows = arrival.step->request.rows();
       const size_t bytes = BytesOf(*arrival.step);
-      const bool fits = steps_ < max_steps_ && rows_ + rows <= max_rows_ &&
-                        bytes_ + bytes <= max_bytes_;
+      const bool fits =
+          steps_ < max_steps_ && rows_ + rows <= max_rows_ && bytes_ + bytes <= max_bytes_;
       if (steps_ > 0 && !fits) return Result::kFull;
       ++steps_;
       rows_ += rows;

@@ -86,7 +86,8 @@ absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) 
   if (!loaded.ok()) return loaded;
   checkpoint->reset();
 
-  EngineOptions options = EngineOptionsOf(config, model, *shape, DefaultPrefillChunk(**backend), Random64() | 1);
+  EngineOptions options =
+      EngineOptionsOf(config, model, *shape, DefaultPrefillChunk(**backend), Random64() | 1);
   options.on_device_lost = [&server] {
     Log(LogLevel::kError, "device_lost");
     (*server)->SetServing(false);

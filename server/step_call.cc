@@ -35,9 +35,7 @@ Fault MakeStep(const Hosted& hosted, StepKind kind, StepRequest request,
   (*step)->kind = kind;
   (*step)->request = std::move(request);
   (*step)->message = std::move(message);
-  (*step)->allocate = [&hosted](size_t bytes) {
-    return AllocateOutput(hosted.output_pool, bytes);
-  };
+  (*step)->allocate = [&hosted](size_t bytes) { return AllocateOutput(hosted.output_pool, bytes); };
   (*step)->deadline = deadline;
   return fault;
 }

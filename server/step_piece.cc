@@ -12,8 +12,7 @@ constexpr uint32_t kKernelChunk = 64;
 }  // namespace
 
 bool IsCut(StepKind kind, const StepRequest& request, const CutRules& rules) {
-  return kind == StepKind::kPrefill && rules.tokens > 0 &&
-         request.total_tokens() > rules.tokens &&
+  return kind == StepKind::kPrefill && rules.tokens > 0 && request.total_tokens() > rules.tokens &&
          EndOfPiece(request, {}, rules).row < request.rows();
 }
 

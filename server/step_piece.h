@@ -27,9 +27,9 @@ struct CutRules {
 // Whether a step runs in more than one piece.
 bool IsCut(StepKind kind, const StepRequest& request, const CutRules& rules);
 
-// The end of the piece that begins at `from`: as many tokens as there is room for, and a row or more
-// where the first one must stay whole. Rows are cut at multiples of 64 tokens, the chunk of the
-// kernels (and of what divides `tokens` and 64), so that chunks are those of the whole.
+// The end of the piece that begins at `from`: as many tokens as there is room for, and a row or
+// more where the first one must stay whole. Rows are cut at multiples of 64 tokens, the chunk of
+// the kernels (and of what divides `tokens` and 64), so that chunks are those of the whole.
 StepCursor EndOfPiece(const StepRequest& request, StepCursor from, const CutRules& rules);
 
 // The tokens before `to`.

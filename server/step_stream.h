@@ -51,7 +51,7 @@ class StepStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBu
   std::mutex mutex_;
   std::deque<grpc::ByteBuffer> answers_;  // front: being written
   absl::flat_hash_set<std::shared_ptr<Step>> under_way_;
-  size_t bytes_ = 0;  // of the inputs of under_way_ and of answers_
+  size_t bytes_ = 0;       // of the inputs of under_way_ and of answers_
   bool handling_ = false;  // a message is between its read and its step
   bool reading_ = false;
   bool no_more_reads_ = false;

@@ -32,11 +32,11 @@ struct Task {
   std::vector<RowFault> faults;        // of each row, so far
   OutputBuffer output;
 
-  // What of it is in a batch: the tokens from `begin` to `end`, all of it unless it is cut. Where it
-  // waits, `begin` is where the next piece begins.
+  // What of it is in a batch: the tokens from `begin` to `end`, all of it unless it is cut. Where
+  // it waits, `begin` is where the next piece begins.
   StepCursor begin;
   StepCursor end;
-  size_t first_row = 0;                // in the batch, of row begin.row
+  size_t first_row = 0;                 // in the batch, of row begin.row
   std::vector<std::string_view> input;  // of a piece
 
   explicit Task(SlotTable* table) : lease(table) {}

@@ -165,9 +165,11 @@ int Main() {
     std::printf("%8d %12.2f %16.3f\n", rows, time, rows == 1 ? 0.0 : (time - one) / (rows - 1));
   }
   std::printf("\n%8s %8s %8s %12s\n", "waiting", "rows", "layers", "us a batch");
-  for (const auto& [waiting, rows, layers] :
-       {std::tuple(1000, 1, 1), {1000, 1, kLayers}, {64, 128, 1}, {64, 128, kLayers},
-        {1000, 128, kLayers}}) {
+  for (const auto& [waiting, rows, layers] : {std::tuple(1000, 1, 1),
+                                              {1000, 1, kLayers},
+                                              {64, 128, 1},
+                                              {64, 128, kLayers},
+                                              {1000, 128, kLayers}}) {
     std::printf("%8d %8d %8d %12.1f\n", waiting, rows, layers,
                 bench.OwnTimeOfABatch(waiting, rows, layers));
   }

@@ -75,7 +75,6 @@ TEST_F(HostPoolTest, SizesBeyondEverythingAreRefused) {
   EXPECT_NE(pool_.Take(0), nullptr);
 }
 
-
 // Each thread writes what it took and finds it as it was.
 TEST_F(HostPoolTest, ManyThreadsTakeAndReturn) {
   std::vector<std::thread> threads;

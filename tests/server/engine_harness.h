@@ -20,8 +20,7 @@ class EngineHarness : public ::testing::Test {
   static constexpr uint64_t kFirstEpoch = 100;
   static constexpr absl::Duration kTtl = absl::Seconds(60);
 
-  explicit EngineHarness(int depth = 1, uint32_t prefill_chunk = 0)
-      : backend_(FakeShape(), depth) {
+  explicit EngineHarness(int depth = 1, uint32_t prefill_chunk = 0) : backend_(FakeShape(), depth) {
     EngineOptions options;
     options.layers = {3, 7};
     options.shape = FakeShape();

@@ -96,16 +96,16 @@ TEST_P(EnginePieces, EveryTensorOfALayoutIsCut) {
   StepRequest request = ById({"a"}, true);
   request.input_layout = v1::INPUT_LAYOUT_QKV_B_A;
   request.token_counts = {kTokens};
-  const auto cut =
-      Prefill(request, numbers(0, kTokens * kMixed) + numbers(2000, kTokens) + numbers(3000, kTokens));
+  const auto cut = Prefill(
+      request, numbers(0, kTokens * kMixed) + numbers(2000, kTokens) + numbers(3000, kTokens));
   ASSERT_TRUE(cut->ok()) << cut->fault.message;
   EXPECT_THAT(TokensOfRuns(), ElementsAre(4, 2));
   request.request_ids = {"b"};
   request.token_counts.clear();
   std::vector<float> expected;
   for (int i = 0; i < kTokens; ++i) {
-    const auto one = Decode(
-        request, numbers(i * kMixed, kMixed) + numbers(2000 + i, 1) + numbers(3000 + i, 1));
+    const auto one =
+        Decode(request, numbers(i * kMixed, kMixed) + numbers(2000 + i, 1) + numbers(3000 + i, 1));
     ASSERT_TRUE(one->ok());
     const std::vector<float> row = one->output();
     expected.insert(expected.end(), row.begin(), row.end());
@@ -144,13 +144,14 @@ TEST_P(EnginePieces, DecodesOfOthersRunBetween) {
 
 TEST_P(EnginePieces, NothingOfItsSequencesRunsBetween) {
   Begin("a");
-  const auto prefill = Send(StepKind::kPrefill,
-                            [] {
-                              StepRequest request = ById({"a"});
-                              request.token_counts = {8};
-                              return request;
-                            }(),
-                            Tokens(1, 8));
+  const auto prefill = Send(
+      StepKind::kPrefill,
+      [] {
+        StepRequest request = ById({"a"});
+        request.token_counts = {8};
+        return request;
+      }(),
+      Tokens(1, 8));
   RunPiece();
   const auto same = SendDecode("a");
   const auto elsewhere = SendDecode("a", 7);
@@ -196,10 +197,9 @@ TEST_P(EnginePieces, OnceBegunItRunsToItsEndThoughNobodyListens) {
 TEST_P(EnginePieces, AllOfARowIsLookedAtBeforeItsFirstPiece) {
   Begin("a");
   Begin("b");
-  const auto outcome = SendPrefill({"a", "new", "b"}, {9, 5, 6},
-                                   Tokens(1, 8) + Hidden({kNan}) + Tokens(1, 4) + Hidden({kNan}) +
-                                       Tokens(3, 6),
-                                   5);
+  const auto outcome =
+      SendPrefill({"a", "new", "b"}, {9, 5, 6},
+                  Tokens(1, 8) + Hidden({kNan}) + Tokens(1, 4) + Hidden({kNan}) + Tokens(3, 6), 5);
   RunAll();
   ExpectFault(*outcome, v1::ERROR_REASON_NON_FINITE_INPUT, {0, 1});
   EXPECT_EQ(PositionOf("a"), 1u);
@@ -225,8 +225,8 @@ TEST_P(EnginePieces, APrefillWithNoRowToGoOnWithEndsEarly) {
 
 TEST_P(EnginePieces, AnOverflowInAPiecePoisonsItsRowAndEndsIt) {
   Begin("a");
-  const auto outcome = SendPrefill({"a", "b"}, {9, 3},
-                                   Tokens(1, 4) + Hidden({kOverflowing}) + Tokens(1, 7));
+  const auto outcome =
+      SendPrefill({"a", "b"}, {9, 3}, Tokens(1, 4) + Hidden({kOverflowing}) + Tokens(1, 7));
   const size_t before = backend_.runs().size();
   RunAll();
   ExpectFault(*outcome, v1::ERROR_REASON_STATE_POISONED, {0});

@@ -216,9 +216,8 @@ class Simulation {
 
   // Of an unanswered step; 0 for none.
   uint64_t SerialOf(const Step* step) const {
-    const auto it = std::find_if(steps_.begin(), steps_.end(), [step](const auto& entry) {
-      return entry.second.get() == step;
-    });
+    const auto it = std::find_if(steps_.begin(), steps_.end(),
+                                 [step](const auto& entry) { return entry.second.get() == step; });
     return it == steps_.end() ? 0 : it->first;
   }
 

@@ -65,15 +65,15 @@ absl::Status FakeBackend::Begin(const Batch& batch) {
   CheckBeside(batch);
   const std::lock_guard lock(mutex_);
   if (lost_) return absl::InternalError("the device is lost");
-  runs_.push_back({batch.layer,
-                   {batch.slots.begin(), batch.slots.end()},
-                   begun_.size(),
-                   batch.tokens(),
-                   batch.parts.size(),
-                   std::find(batch.keep_answer.begin(), batch.keep_answer.end(), 1) !=
-                       batch.keep_answer.end(),
-                   std::any_of(batch.parts.begin(), batch.parts.end(),
-                               [](const BatchPart& part) { return part.direct_output; })});
+  runs_.push_back(
+      {batch.layer,
+       {batch.slots.begin(), batch.slots.end()},
+       begun_.size(),
+       batch.tokens(),
+       batch.parts.size(),
+       std::find(batch.keep_answer.begin(), batch.keep_answer.end(), 1) != batch.keep_answer.end(),
+       std::any_of(batch.parts.begin(), batch.parts.end(),
+                   [](const BatchPart& part) { return part.direct_output; })});
   begun_.push_back(batch);
   return absl::OkStatus();
 }
@@ -154,7 +154,7 @@ std::vector<std::string> FakeBackend::TokensOf(const Batch& batch, const BatchPa
   if (part.synthetic_seed != 0) {
     for (size_t i = 0; i < tokens.size(); ++i) {
       const float number = static_cast<float>(part.synthetic_seed % 1000 + i +
-                                            static_cast<uint64_t>(part.tokens_before));
+                                              static_cast<uint64_t>(part.tokens_before));
       tokens[i].assign(reinterpret_cast<const char*>(&number), sizeof number);
     }
     return tokens;

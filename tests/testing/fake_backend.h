@@ -52,7 +52,7 @@ class FakeBackend final : public Backend {
     std::vector<int32_t> slots;
     size_t beside = 0;  // batches that were in flight when it began
     int64_t tokens = 0;
-    size_t parts = 0;   // requests merged
+    size_t parts = 0;     // requests merged
     bool kept = false;    // some row's answer went to the pool
     bool direct = false;  // some part's output is of a HostPool
   };
