@@ -117,7 +117,9 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        model = checkpoint(work / "m", hidden=2048, heads=16, value_heads=32, layers=1, dtype="bf16")
+        model = checkpoint(
+            work / "m", hidden=2048, heads=16, value_heads=32, layers=1, dtype="bf16"
+        )
         for chunk in arguments.chunks.split(","):
             server = ServerProcess(
                 arguments.server.resolve(),

@@ -79,9 +79,9 @@ class Calls:
         step_id = self.step_id() if step_id is None else step_id
         return Rows(data_type=self.info.data_type, layout=layout, step_id=step_id, **fields)
 
-    def request(self, layer: int, rows: Rows, x, seed: int) -> bytes:
-        """A PrefillRequest or DecodeRequest. `x`: an array, a tuple of them, or None with a
-        seed."""
+    def request(self, layer: int, rows: Rows, x, seed: int) -> list:
+        """A PrefillRequest or DecodeRequest, in parts to be joined once. `x`: an array, a tuple of
+        them, or None with a seed."""
         arrays = () if x is None else x if isinstance(x, tuple) else (x,)
         kinds = input_tensors(self.info.geometry, rows.layout, rows.data_type)
         if x is not None and len(arrays) != len(kinds):
@@ -107,7 +107,7 @@ class Calls:
     def step(self, method: str, layer: int, rows: Rows, x, seed: int) -> Call:
         return Call(
             GDN + method,
-            self.request(layer, rows, x, seed),
+            b"".join(self.request(layer, rows, x, seed)),
             lambda data: self.answer(data, rows),
             rows.step_id != 0,
         )

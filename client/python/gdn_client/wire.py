@@ -34,17 +34,19 @@ def delimited(field: int, data) -> bytes:
     return b"".join((tag(field, BYTES), varint(len(data)), data))
 
 
-def step_request(layer: int, batch: bytes, tensors: list[memoryview], seed: int = 0) -> bytes:
-    """A PrefillRequest or DecodeRequest. `batch` is the whole field, tag and length included."""
+def step_request(layer: int, batch: bytes, tensors: list[memoryview], seed: int = 0) -> list:
+    """A PrefillRequest or DecodeRequest, in parts to be joined. `batch` is the whole field, tag and
+    length included."""
     size = sum(t.nbytes for t in tensors)
     synthetic = b"\x21" + seed.to_bytes(8, "little") if seed else b""
-    head = (b"\x08", varint(layer), batch, synthetic)
-    return b"".join((*head, b"\x7a", varint(size), *tensors) if size else head)
+    head = [b"\x08", varint(layer), batch, synthetic]
+    return [*head, b"\x7a", varint(size), *tensors] if size else head
 
 
-def stream_request(step_tag: int, field: int, step: bytes) -> bytes:
-    """A StreamRequest; `field` is 14 for a prefill, 15 for a decode."""
-    return b"".join((b"\x08", varint(step_tag), tag(field, BYTES), varint(len(step)), step))
+def stream_request(step_tag: int, field: int, step: list) -> bytes:
+    """A StreamRequest of a step_request; `field` is 14 for a prefill, 15 for a decode."""
+    size = sum(len(part) for part in step)
+    return b"".join((b"\x08", varint(step_tag), tag(field, BYTES), varint(size), *step))
 
 
 def _read_varint(data, at: int) -> tuple[int, int]:
