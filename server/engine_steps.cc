@@ -169,10 +169,10 @@ void Engine::EndPiece(std::unique_ptr<Task> task, absl::Time now) {
   task->begin = task->end;
   task->item.begun = true;
   begun_ = task.get();
-  queue_.insert(std::upper_bound(
-                    queue_.begin(), queue_.end(), task,
-                    [](const auto& a, const auto& b) { return a->item.serial < b->item.serial; }),
-                std::move(task));
+  const auto at = std::upper_bound(
+      queue_.begin(), queue_.end(), task,
+      [](const auto& a, const auto& b) { return a->item.serial < b->item.serial; });
+  queue_.insert(at, std::move(task));
 }
 
 // Whatever is in flight is lost with it.
