@@ -43,19 +43,23 @@ void Engine::Submit(const std::shared_ptr<gdn::Step>& step, absl::Time now) {
   if (device_lost_) {
     return Refuse(*step, DeviceLost());
   }
+  Mailbox::Result result = Mailbox::Result::kTaken;
   if (IsCut(step->kind, step->request, cut_rules())) {
-    const auto layout = static_cast<InputLayout>(step->request.input_layout);
-    step->non_finite = NonFiniteRows(
-        step->request, InputTensors(options_.shape.geometry, layout, options_.shape.io));
+    result = mailbox_.Room(*step);
+    if (result == Mailbox::Result::kTaken) CheckInput(*step);
   }
-  switch (mailbox_.Put({now, step, {}})) {
-    case Mailbox::Result::kTaken:
-      return;
-    case Mailbox::Result::kFull:
-      return Refuse(*step, FaultOf(v1::ERROR_REASON_QUEUE_FULL, "too many steps are waiting"));
-    case Mailbox::Result::kClosed:
-      return Refuse(*step, Draining());
+  if (result == Mailbox::Result::kTaken) result = mailbox_.Put({now, step, {}});
+  if (result == Mailbox::Result::kFull) {
+    Refuse(*step, FaultOf(v1::ERROR_REASON_QUEUE_FULL, "too many steps are waiting"));
+  } else if (result == Mailbox::Result::kClosed) {
+    Refuse(*step, Draining());
   }
+}
+
+void Engine::CheckInput(gdn::Step& step) const {
+  const auto layout = static_cast<InputLayout>(step.request.input_layout);
+  step.non_finite =
+      NonFiniteRows(step.request, InputTensors(options_.shape.geometry, layout, options_.shape.io));
 }
 
 bool Engine::Submit(Call call, absl::Time now) {

@@ -99,6 +99,7 @@ class Engine {
   void Refuse(gdn::Step& step, const Fault& fault);
   void Answer(gdn::Step& step, Fault fault, StepAnswer answer);
   CutRules cut_rules() const;
+  void CheckInput(gdn::Step& step) const;
 
   // What waits.
   void TakeArrivals();

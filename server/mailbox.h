@@ -41,6 +41,8 @@ class Mailbox {
   // kFull where the steps that wait, their rows and their bytes leave no room for this one. Calls
   // always fit, and a step where none waits.
   Result Put(Arrival arrival);
+  // What Put would say of a step now: for who has work to do before it.
+  Result Room(const Step& step) const;
   // From now on nothing is taken.
   void Close();
   // Moves all arrivals to the end of `arrivals`.
@@ -55,6 +57,7 @@ class Mailbox {
 
  private:
   static size_t BytesOf(const Step& step);
+  Result RoomLocked(const Step& step) const;
 
   const size_t max_steps_;
   const size_t max_rows_;

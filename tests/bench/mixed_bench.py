@@ -36,8 +36,7 @@ class Load:
         self._thread.start()
 
     def _run(self, target: str, prepare) -> None:
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        with Client(target, timeout=120, options=options) as client:
+        with Client(target, timeout=120) as client:
             step = prepare(client)
             while not self._stop.is_set():
                 begin = time.perf_counter()

@@ -58,7 +58,9 @@ TEST(MailboxTest, BoundsTheRowsThatWait) {
   Mailbox mailbox(10, 100, 100000);
   const Arrival first = StepOf(90, 0);
   EXPECT_EQ(mailbox.Put(first), Result::kTaken);
+  EXPECT_EQ(mailbox.Room(*StepOf(11, 0).step), Result::kFull);
   EXPECT_EQ(mailbox.Put(StepOf(11, 0)), Result::kFull);
+  EXPECT_EQ(mailbox.Room(*StepOf(10, 0).step), Result::kTaken);
   EXPECT_EQ(mailbox.Put(StepOf(10, 0)), Result::kTaken);
   mailbox.Done(*first.step);
   EXPECT_EQ(mailbox.Put(StepOf(90, 0)), Result::kTaken);
@@ -86,6 +88,7 @@ TEST(MailboxTest, TakesNothingOnceItIsClosed) {
   EXPECT_EQ(mailbox.Put(StepOf(1, 1)), Result::kTaken);
   mailbox.Close();
   EXPECT_EQ(mailbox.Put(StepOf(1, 1)), Result::kClosed);
+  EXPECT_EQ(mailbox.Room(*StepOf(1, 1).step), Result::kClosed);
   EXPECT_EQ(mailbox.Put(ACall()), Result::kClosed);
   std::vector<Arrival> taken;
   mailbox.Take(&taken);

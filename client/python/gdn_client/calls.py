@@ -24,6 +24,7 @@ CHANNEL_OPTIONS = (
     ("grpc.http2.max_frame_size", (1 << 24) - 1),
     ("grpc.http2.lookahead_bytes", 1 << 24),
     ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
