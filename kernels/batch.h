@@ -29,6 +29,10 @@ struct BatchPart {
   // or of the device. The host may not be able to read them.
   bool direct_input = false;
   bool direct_output = false;
+  // Of a request that runs in pieces, the tokens before and after this one. They count for what is
+  // made from a seed, which is what the whole request would have.
+  int64_t tokens_before = 0;
+  int64_t tokens_after = 0;
 };
 
 // Rows are packed: row i holds tokens [offsets[i], offsets[i + 1]). Decode is the case where every

@@ -1,8 +1,12 @@
 #include "server/backends.h"
 
+#include <algorithm>
+#include <bit>
+
 #include "kernels/cpu/cpu_backend.h"
 #ifdef GDN_HAVE_CUDA
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/pinned_pool.h"
 #include "kernels/cuda/shared_memory.h"
 #endif
 
@@ -19,6 +23,13 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCuda(const BackendShape& shape) {
 }
 
 std::unique_ptr<DeviceMemoryOpener> MakeCudaOpener() { return MakeCudaMemoryOpener(); }
+
+// Of the largest answer four: as many as may be on their way while the next ones are made.
+absl::StatusOr<std::shared_ptr<HostPool>> MakePinned(const BackendShape& shape) {
+  constexpr size_t kLeast = size_t{64} << 20;
+  const size_t largest = static_cast<size_t>(shape.max_tokens) * shape.answer_row_bytes();
+  return MakePinnedPool(std::max(kLeast, 4 * std::bit_ceil(largest)));
+}
 #else
 bool CanRunCuda() { return false; }
 
@@ -28,6 +39,8 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCuda(const BackendShape&) {
 }
 
 std::unique_ptr<DeviceMemoryOpener> MakeCudaOpener() { return nullptr; }
+
+absl::StatusOr<std::shared_ptr<HostPool>> MakePinned(const BackendShape&) { return nullptr; }
 #endif
 
 }  // namespace
@@ -36,6 +49,16 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& name,
                                                      const BackendShape& shape, int threads) {
   if (name == "cuda" || (name == "auto" && CanRunCuda())) return MakeCuda(shape);
   return MakeCpuBackend(shape, threads);
+}
+
+absl::StatusOr<std::shared_ptr<HostPool>> MakeOutputPool(const Backend& backend,
+                                                         const BackendShape& shape) {
+  if (backend.name() == "cuda") return MakePinned(shape);
+  return nullptr;
+}
+
+uint32_t DefaultPrefillChunk(const Backend& backend) {
+  return backend.name() == "cuda" ? 1024 : 64;
 }
 
 std::unique_ptr<DeviceMemoryOpener> MakeDeviceMemoryOpener(std::string_view backend) {

@@ -1,6 +1,7 @@
 // The backends this build has, by name.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -8,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
 #include "kernels/device_memory.h"
+#include "kernels/host_pool.h"
 
 namespace gdn {
 
@@ -19,5 +21,13 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& name,
 
 // How the backend of this name reaches memory that callers share; null where it copies by the host.
 std::unique_ptr<DeviceMemoryOpener> MakeDeviceMemoryOpener(std::string_view backend);
+
+// Memory that this backend's device writes answers to by itself, or null where it has none.
+// RESOURCE_EXHAUSTED where there is not enough.
+absl::StatusOr<std::shared_ptr<HostPool>> MakeOutputPool(const Backend& backend,
+                                                         const BackendShape& shape);
+
+// Tokens of a prefill that run at once, where the configuration leaves it to the backend.
+uint32_t DefaultPrefillChunk(const Backend& backend);
 
 }  // namespace gdn

@@ -5,9 +5,13 @@
 //   all steps of it that came before, and one that ends sequences holds up those that come after.
 //   Decodes go first, in order of arrival, and what they wait for takes over their priority. Calls
 //   go with them once they wait for nothing, so that to ask after a prompt does not hurry it. A
-//   prefill that waited for prefill_max_wait goes first, but never twice in a row past a decode.
-//   Decodes of one layer and layout that are free to run are merged, within max_rows and
-//   max_tokens.
+//   prefill that waited for prefill_max_wait goes first, but no prefill ever goes twice in a row
+//   past a decode or call that is free to run. Decodes of one layer and layout that are free to run
+//   are merged, within max_rows and max_tokens.
+//
+//   A long prefill runs in pieces, and after each of them it is decided anew. It keeps its place in
+//   the queue, and whatever is about its sequences waits for its end. One such prefill is under way
+//   at a time: the next one waits for it, one that needs no cutting does not.
 //
 //   Beside batches that are in flight nothing begins that is about a sequence of theirs, whatever
 //   its layer: what such a step finds - whether the sequence lives, where it is - is known only
@@ -25,21 +29,15 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "state/slot_table.h"
+#include "server/queue_item.h"
 
 namespace gdn {
 
-// What the policy sees of a waiting step or call, or of a batch in flight.
-struct QueueItem {
-  enum class Kind : uint8_t { kDecode, kPrefill, kCall } kind = Kind::kDecode;
-  int layer = 0;   // of a step
-  int layout = 0;  // of a step
-  int64_t rows = 0;
-  int64_t tokens = 0;
-  absl::Time arrival;
-  std::span<const SequenceKey> keys;  // the sequences it concerns
-  bool waits_for_all = false;         // a call that concerns every sequence; it holds up nothing
-  bool holds_up = false;              // a call that steps of its sequences wait for
+// What the policy sees of a batch in flight.
+struct FlyingItem {
+  QueueItem::Kind kind = QueueItem::Kind::kDecode;
+  int layer = 0;
+  bool more = false;  // a piece of a prefill, and not the last
 };
 
 struct BatchLimits {
@@ -48,11 +46,12 @@ struct BatchLimits {
   absl::Duration prefill_max_wait;
 };
 
-// Indices into the queue (which is in order of arrival) to run next as one batch, ascending; one
-// index for a call or a prefill. Empty for an empty queue, or where what is next waits for the
-// batches in flight, of which `in_flight` has one item each. `after_prefill`: the last batch begun
-// was a prefill.
-std::vector<size_t> Decide(std::span<const QueueItem> queue, std::span<const QueueItem> in_flight,
-                           const BatchLimits& limits, bool after_prefill, absl::Time now);
+// Indices into the queue (which is in order of arrival, and in its SequenceLines) to run next as
+// one batch, ascending; one index for a call or a prefill. Empty for an empty queue, or where what
+// is next waits for the batches in flight, of which `in_flight` has one item each. `after_prefill`:
+// the last batch begun was a prefill, or a piece of one.
+std::vector<size_t> Decide(std::span<const QueueItem* const> queue,
+                           std::span<const FlyingItem> in_flight, const BatchLimits& limits,
+                           bool after_prefill, absl::Time now);
 
 }  // namespace gdn

@@ -24,6 +24,8 @@ using google::protobuf::FieldDescriptor;
 
 // Less than the request_ids that the codec keeps of a message.
 constexpr int64_t kMostRows = 32768;
+// Tokens that the kernels of a prefill take at a time.
+constexpr int64_t kKernelChunk = 64;
 
 // Keeps the first complaint of the text format parser.
 class FirstError : public google::protobuf::io::ErrorCollector {
@@ -145,6 +147,12 @@ absl::Status IsDuration(absl::string_view name, const std::string& text) {
       absl::StrCat("--", name, ": expected a duration such as 30s, found \"", text, "\""));
 }
 
+absl::Status IsChunk(absl::string_view name, int64_t value) {
+  if (value == -1 || (value >= 0 && value % kKernelChunk == 0)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", name, ": expected a multiple of ", kKernelChunk, ", found ", value));
+}
+
 }  // namespace
 
 absl::StatusOr<ServerConfig> ParseFlags(const std::vector<std::string>& args) {
@@ -206,9 +214,11 @@ absl::Status Validate(const ServerConfig& config) {
       AtLeast("max_decode_tokens", config.max_decode_tokens(), 1),
       AtLeast("max_message_bytes", config.max_message_bytes(), 0),
       AtLeast("max_queue_steps", config.max_queue_steps(), 1),
+      AtLeast("max_queue_rows", config.max_queue_rows(), 1),
       AtLeast("max_queue_bytes", config.max_queue_bytes(), 1),
       AtLeast("replay_bytes", config.replay_bytes(), 0),
       AtLeast("threads", config.threads(), 0),
+      IsChunk("prefill_chunk", config.prefill_chunk()),
       IsDuration("step_ttl", config.step_ttl()),
       IsDuration("max_ttl", config.max_ttl()),
       IsDuration("prefill_max_wait", config.prefill_max_wait()),

@@ -9,8 +9,8 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,7 +18,9 @@
 #include "server/batch_policy.h"
 #include "server/mailbox.h"
 #include "server/row_plan.h"
+#include "server/sequence_lines.h"
 #include "server/step.h"
+#include "server/task.h"
 #include "state/answer_store.h"
 #include "state/slot_table.h"
 
@@ -28,7 +30,9 @@ struct EngineOptions {
   std::vector<int> layers;  // N of model.layers.N, ascending; index i is the backend's layer i
   BackendShape shape;
   size_t max_queue_steps = 0;
+  size_t max_queue_rows = 0;
   size_t max_queue_bytes = 0;
+  uint32_t prefill_chunk = 0;  // tokens of a prefill that run at once; 0: all
   size_t replay_bytes = 0;
   absl::Duration step_ttl;
   absl::Duration prefill_max_wait;
@@ -43,7 +47,8 @@ class Engine {
   Engine(EngineOptions options, Backend* backend);
 
   // Hands in a validated step. Where the queue is full, or the engine is closed or broken, the step
-  // is refused at once on the calling thread.
+  // is refused at once on the calling thread. There too the input of a prefill that will run in
+  // pieces is looked through for NaN and infinity.
   void Submit(const std::shared_ptr<Step>& step, absl::Time now);
   // Hands in a call. False where the engine is closed: then it never runs.
   bool Submit(Call call, absl::Time now);
@@ -75,74 +80,76 @@ class Engine {
   absl::Time next_expiry() const { return table_.next_expiry(); }
   // The steps in flight, oldest batch first.
   std::vector<const gdn::Step*> in_flight() const;
+  // The prefill that is between two of its pieces, or null.
+  const gdn::Step* between_pieces() const { return begun_ ? begun_->step.get() : nullptr; }
 
  private:
-  // A step or call that waits, and what the policy sees of it.
-  struct Waiting {
-    std::shared_ptr<gdn::Step> step;  // null for a call
-    Call call;
-    std::vector<SequenceKey> keys;
-    QueueItem item;
-  };
-  // A step of a batch.
-  struct Running {
-    std::shared_ptr<gdn::Step> step;
-    StateLease lease;
-    std::vector<RowPlan> plan;
-    std::map<size_t, std::string> kept;  // by row: its answer, where the store has it
-    size_t first_row = 0;
-    OutputBuffer output;
+  using Tasks = std::vector<std::unique_ptr<Task>>;
+  // Bytes of a step's output.
+  struct OutputRange {
+    size_t at = 0;
+    size_t bytes = 0;
   };
   // A batch, from when it is built until it has ended. What the backend sees of it stays in place.
   struct InFlight {
     Batch batch;
-    QueueItem item;  // for the policy
-    std::vector<SequenceKey> keys;
-    std::vector<Running> running;
+    FlyingItem item;  // for the policy
+    Tasks tasks;
     std::vector<int64_t> offsets;
     std::vector<int32_t> slots;
     std::vector<uint8_t> has_initial_state;
     std::vector<uint8_t> keep_answer;
     std::vector<BatchPart> parts;
     std::vector<RowFault> faults;
-
-    // The tokens of the step that come before a row of it.
-    int64_t TokensBefore(const Running& running, size_t row) const {
-      return offsets[running.first_row + row] - offsets[running.first_row];
-    }
   };
 
   void Refuse(gdn::Step& step, const Fault& fault);
   void Answer(gdn::Step& step, Fault fault, StepAnswer answer);
+  CutRules cut_rules() const;
+  void CheckInput(gdn::Step& step) const;
+
+  // What waits.
   void TakeArrivals();
+  void TakeStep(Task& task);
+  void TakeCall(Task& task);
   void RenewTouched(absl::Time now);
   void ExpireLeases(absl::Time now);
   void DropUnwanted(absl::Time now);
   std::vector<size_t> DecideNext(absl::Time now);
-  void RunCall(size_t index, absl::Time now);
-  void BeginSteps(const std::vector<size_t>& chosen, absl::Time now);
-  bool Prepare(InFlight& batch, Waiting& waiting, absl::Time now);
-  void AddToBatch(InFlight& batch, Running& running);
-  void Launch(InFlight& batch);
-  void EndOldest(absl::Time now);
-  void LoseDevice();
-  void Finish(InFlight& batch, Running& running, absl::Time now);
-  Fault Commit(InFlight& batch, Running& running, absl::Time now);
-  void CopyReplays(InFlight& batch, const Running& running);
-  bool CopyReplay(const InFlight& batch, const Running& running, size_t row, size_t at,
-                  size_t bytes);
-  void CommitRow(const InFlight& batch, const Running& running, size_t row, absl::Time now);
-  void KeepAnswer(const InFlight& batch, const Running& running, size_t row);
+  Tasks TakeFromQueue(const std::vector<size_t>& chosen);
   bool IsInFlight(SequenceKey key) const;
   SequenceKey KeyOfRow(const StepRequest& request, size_t row) const;
   int LayerIndex(uint32_t layer) const;
 
+  // From there to the answer.
+  void Run(const std::vector<size_t>& chosen, absl::Time now);
+  void BeginSteps(Tasks tasks, absl::Time now);
+  bool Prepare(Task& task, absl::Time now);
+  void AddToBatch(InFlight& batch, Task& task);
+  BatchPart PartOf(const InFlight& batch, Task& task) const;
+  void Launch(InFlight& batch);
+  void EndOldest(absl::Time now);
+  void TakeFaults(const InFlight& batch, Task& task) const;
+  void EndPiece(std::unique_ptr<Task> task, absl::Time now);
+  void LoseDevice();
+  void Finish(Task& task, absl::Time now);
+  Fault Commit(Task& task, absl::Time now);
+  void CopyReplays(Task& task);
+  void CommitRow(const Task& task, size_t row, absl::Time now);
+  void KeepAnswer(const Task& task, size_t row);
+  bool CopyReplay(const Task& task, size_t row);
+  OutputRange OutputOf(const Task& task, size_t row) const;
+
   const EngineOptions options_;
   Backend* const backend_;
+  const bool overlaps_;  // batches may be in flight side by side
   Mailbox mailbox_;
   SlotTable table_;
   AnswerStore answers_;
-  std::vector<Waiting> queue_;                         // in order of arrival
+  Tasks queue_;          // in order of arrival
+  SequenceLines lines_;  // of what is in the queue
+  uint64_t next_serial_ = 0;
+  Task* begun_ = nullptr;                              // in the queue, between two pieces
   std::vector<std::pair<int32_t, uint64_t>> touched_;  // slot, epoch: leases to begin anew
   bool after_prefill_ = false;
 
@@ -156,8 +163,8 @@ class Engine {
   // Kept between steps for their memory.
   std::vector<std::unique_ptr<InFlight>> spare_;
   std::vector<Arrival> arrivals_;
-  std::vector<QueueItem> items_;
-  std::vector<QueueItem> in_flight_items_;
+  std::vector<const QueueItem*> items_;
+  std::vector<FlyingItem> in_flight_items_;
 };
 
 }  // namespace gdn

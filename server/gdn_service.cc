@@ -30,13 +30,13 @@ grpc::ServerUnaryReactor* GdnService::GetServerInfo(grpc::CallbackServerContext*
 grpc::ServerUnaryReactor* GdnService::Prefill(grpc::CallbackServerContext* context,
                                               const grpc::ByteBuffer* request,
                                               grpc::ByteBuffer* response) {
-  return new UnaryStep(readiness_, StepKind::kPrefill, *context, *request, response);
+  return new UnaryStep(readiness_, StepKind::kPrefill, context, *request, response);
 }
 
 grpc::ServerUnaryReactor* GdnService::Decode(grpc::CallbackServerContext* context,
                                              const grpc::ByteBuffer* request,
                                              grpc::ByteBuffer* response) {
-  return new UnaryStep(readiness_, StepKind::kDecode, *context, *request, response);
+  return new UnaryStep(readiness_, StepKind::kDecode, context, *request, response);
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* GdnService::Stream(

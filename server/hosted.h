@@ -2,9 +2,12 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
+#include <memory>
 #include <string>
 
 #include "gdn/v1/gdn_service.pb.h"
+#include "kernels/host_pool.h"
 #include "server/engine.h"
 #include "server/sequences.h"
 #include "server/shared_memory/regions.h"
@@ -17,6 +20,10 @@ struct Hosted {
   StepLimits limits;
   SequenceRules rules;
   Engine* engine = nullptr;
+  // Of the steps that a stream has under way and the answers that it has yet to send, beyond which
+  // nothing more is read of it.
+  size_t max_stream_bytes = size_t{64} << 20;
+  std::shared_ptr<HostPool> output_pool;  // of the backend, for answers; or null
   Regions* regions = nullptr;  // may be null where limits do not allow shared memory
 };
 

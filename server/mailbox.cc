@@ -16,16 +16,27 @@ size_t Mailbox::BytesOf(const Step& step) {
   return step.request.input_bytes() + kRowBytes * step.request.rows();
 }
 
+Mailbox::Result Mailbox::RoomLocked(const Step& step) const {
+  if (closed_) return Result::kClosed;
+  const bool fits = steps_ < max_steps_ && rows_ + step.request.rows() <= max_rows_ &&
+                    bytes_ + BytesOf(step) <= max_bytes_;
+  return steps_ == 0 || fits ? Result::kTaken : Result::kFull;
+}
+
+Mailbox::Result Mailbox::Room(const Step& step) const {
+  const std::lock_guard lock(mutex_);
+  return RoomLocked(step);
+}
+
 Mailbox::Result Mailbox::Put(Arrival arrival) {
   {
     const std::lock_guard lock(mutex_);
     if (closed_) return Result::kClosed;
     if (arrival.step != nullptr) {
-      const size_t bytes = BytesOf(*arrival.step);
-      const bool fits = steps_ < max_steps_ && (steps_ == 0 || bytes_ + bytes <= max_bytes_);
-      if (!fits) return Result::kFull;
+      if (const Result room = RoomLocked(*arrival.step); room != Result::kTaken) return room;
       ++steps_;
-      bytes_ += bytes;
+      rows_ += arrival.step->request.rows();
+      bytes_ += BytesOf(*arrival.step);
     }
     arrivals_.push_back(std::move(arrival));
     pending_ = true;
@@ -50,6 +61,7 @@ void Mailbox::Take(std::vector<Arrival>* arrivals) {
 void Mailbox::Done(const Step& step) {
   const std::lock_guard lock(mutex_);
   --steps_;
+  rows_ -= step.request.rows();
   bytes_ -= BytesOf(step);
 }
 

@@ -34,12 +34,16 @@ struct Arrival {
 
 class Mailbox {
  public:
-  Mailbox(size_t max_steps, size_t max_bytes) : max_steps_(max_steps), max_bytes_(max_bytes) {}
+  Mailbox(size_t max_steps, size_t max_rows, size_t max_bytes)
+      : max_steps_(max_steps), max_rows_(max_rows), max_bytes_(max_bytes) {}
 
   enum class Result : uint8_t { kTaken, kFull, kClosed };
 
-  // kFull where the steps that wait, and their bytes, leave no room for this one. Calls always fit.
+  // kFull where the steps that wait, their rows and their bytes leave no room for this one. Calls
+  // always fit, and a step where none waits.
   Result Put(Arrival arrival);
+  // What Put would say of a step now: for who has work to do before it.
+  Result Room(const Step& step) const;
   // From now on nothing is taken.
   void Close();
   // Moves all arrivals to the end of `arrivals`.
@@ -58,13 +62,16 @@ class Mailbox {
 
  private:
   static size_t BytesOf(const Step& step);
+  Result RoomLocked(const Step& step) const;
 
   const size_t max_steps_;
+  const size_t max_rows_;
   const size_t max_bytes_;
   mutable std::mutex mutex_;
   std::condition_variable arrived_;
   std::vector<Arrival> arrivals_;
   size_t steps_ = 0;
+  size_t rows_ = 0;
   size_t bytes_ = 0;
   bool woken_ = false;
   bool closed_ = false;

@@ -80,13 +80,16 @@ absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) 
 
   auto backend = MakeBackend(config.backend(), *shape, config.threads());
   if (!backend.ok()) return backend.status();
+  auto output_pool = MakeOutputPool(**backend, *shape);
+  if (!output_pool.ok()) return output_pool.status();
   absl::Status loaded = LoadLayers(checkpoint->get(), shape->io, signals, backend->get());
   if (!loaded.ok()) return loaded;
   checkpoint->reset();
 
   const auto opener = MakeDeviceMemoryOpener((*backend)->name());
   Regions regions(config.shared_memory_prefix(), opener.get());
-  EngineOptions options = EngineOptionsOf(config, model, *shape, Random64() | 1);
+  EngineOptions options =
+      EngineOptionsOf(config, model, *shape, DefaultPrefillChunk(**backend), Random64() | 1);
   options.on_device_lost = [&server] {
     Log(LogLevel::kError, "device_lost");
     (*server)->SetServing(false);
@@ -95,6 +98,7 @@ absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) 
   Hosted hosted = FactsOf(config, model, *shape, readiness.instance_id);
   hosted.engine = &engine;
   hosted.regions = &regions;
+  hosted.output_pool = *std::move(output_pool);
   auto thread = std::make_unique<EngineThread>(&engine);
   readiness.hosted = &hosted;
   (*server)->SetServing(true);

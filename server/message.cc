@@ -14,10 +14,31 @@ std::shared_ptr<ReceivedMessage> Receive(const grpc::ByteBuffer& buffer) {
   return message;
 }
 
-OutputBuffer AllocateOutput(size_t bytes) {
+namespace {
+
+// A block that a slice is made of.
+struct Block {
+  std::shared_ptr<HostPool> pool;
+  std::byte* data;
+  size_t bytes;
+};
+
+void ReturnBlock(void* user_data) {
+  const std::unique_ptr<Block> block(static_cast<Block*>(user_data));
+  block->pool->Return(block->data, block->bytes);
+}
+
+}  // namespace
+
+OutputBuffer AllocateOutput(const std::shared_ptr<HostPool>& pool, size_t bytes) {
+  if (std::byte* data = pool == nullptr ? nullptr : pool->Take(bytes); data != nullptr) {
+    auto slice =
+        std::make_shared<grpc::Slice>(data, bytes, ReturnBlock, new Block{pool, data, bytes});
+    return {std::move(slice), data, bytes, /*direct=*/true};
+  }
   auto slice = std::make_shared<grpc::Slice>(grpc_slice_malloc(bytes), grpc::Slice::STEAL_REF);
   auto* data = reinterpret_cast<std::byte*>(const_cast<uint8_t*>(slice->begin()));
-  return {std::move(slice), data, bytes};
+  return {std::move(slice), data, bytes, /*direct=*/false};
 }
 
 grpc::ByteBuffer ToByteBuffer(const std::string& header, const OutputBuffer& output) {

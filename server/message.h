@@ -8,6 +8,7 @@
 
 #include "google/protobuf/message_lite.h"
 #include "grpcpp/support/byte_buffer.h"
+#include "kernels/host_pool.h"
 #include "server/step.h"
 
 namespace gdn {
@@ -20,8 +21,9 @@ struct ReceivedMessage {
 // Null where the message cannot be read (a broken compressed one).
 std::shared_ptr<ReceivedMessage> Receive(const grpc::ByteBuffer& buffer);
 
-// Memory that SendAnswer sends without a copy.
-OutputBuffer AllocateOutput(size_t bytes);
+// Memory that ToByteBuffer sends without a copy: a block of `pool`, which is free again once all of
+// it is sent, or where that is null or has none, memory as any other.
+OutputBuffer AllocateOutput(const std::shared_ptr<HostPool>& pool, size_t bytes);
 
 // `header` and then the bytes of `output`, which may be empty. Never an empty buffer, which gRPC
 // does not take: an empty message is one empty slice.

@@ -123,15 +123,20 @@ Hosted FactsOf(const config::ServerConfig& config, const ModelInfo& model,
 }
 
 EngineOptions EngineOptionsOf(const config::ServerConfig& config, const ModelInfo& model,
-                              const BackendShape& shape, uint64_t first_epoch) {
+                              const BackendShape& shape, uint32_t default_prefill_chunk,
+                              uint64_t first_epoch) {
   EngineOptions options;
   options.layers = model.layers;
   options.shape = shape;
   options.max_queue_steps = static_cast<size_t>(config.max_queue_steps());
+  options.max_queue_rows = static_cast<size_t>(config.max_queue_rows());
   options.max_queue_bytes = static_cast<size_t>(config.max_queue_bytes());
   options.replay_bytes = static_cast<size_t>(config.replay_bytes());
   options.step_ttl = DurationOf(config.step_ttl());
   options.prefill_max_wait = DurationOf(config.prefill_max_wait());
+  options.prefill_chunk = config.prefill_chunk() < 0
+                              ? default_prefill_chunk
+                              : static_cast<uint32_t>(config.prefill_chunk());
   options.first_epoch = first_epoch;
   return options;
 }

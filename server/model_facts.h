@@ -21,6 +21,7 @@ Hosted FactsOf(const config::ServerConfig& config, const ModelInfo& model,
                const BackendShape& shape, const std::string& instance_id);
 
 EngineOptions EngineOptionsOf(const config::ServerConfig& config, const ModelInfo& model,
-                              const BackendShape& shape, uint64_t first_epoch);
+                              const BackendShape& shape, uint32_t default_prefill_chunk,
+                              uint64_t first_epoch);
 
 }  // namespace gdn

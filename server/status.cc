@@ -50,8 +50,7 @@ google::rpc::Status MakeStatus(const Fault& fault, std::string_view instance_id,
   status.set_code(code);
   status.set_message(std::string(Utf8Prefix(fault.message, kMaxMessage)));
   status.add_details()->PackFrom(MakeErrorInfo(fault, instance_id));
-  absl::Duration delay = fault.retry_delay;
-  if (code == grpc::RESOURCE_EXHAUSTED && delay <= absl::ZeroDuration()) delay = kDefaultRetryDelay;
+  const absl::Duration delay = RetryDelayOf(fault);
   if (delay > absl::ZeroDuration()) status.add_details()->PackFrom(MakeRetryInfo(delay));
   for (const auto& [reason, faults] : fault.rows) {
     status.add_details()->PackFrom(MakeRowErrors(reason, faults, max_rows));
@@ -106,6 +105,12 @@ grpc::StatusCode CodeOf(v1::ErrorReason reason) {
     default:  // the enum is open; a server sends no other
       return grpc::UNKNOWN;
   }
+}
+
+absl::Duration RetryDelayOf(const Fault& fault) {
+  if (fault.retry_delay > absl::ZeroDuration()) return fault.retry_delay;
+  return CodeOf(fault.reason) == grpc::RESOURCE_EXHAUSTED ? kDefaultRetryDelay
+                                                          : absl::ZeroDuration();
 }
 
 google::rpc::Status ToRpcStatus(const Fault& fault, std::string_view instance_id) {

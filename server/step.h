@@ -62,8 +62,9 @@ struct OutputBuffer {
   std::shared_ptr<void> owner;
   std::byte* data = nullptr;  // null where the host does not reach it
   size_t size = 0;
+  bool direct = false;             // as of BatchPart: memory of a HostPool, or of `device`
   bool shared = false;
-  DeviceMemory* device = nullptr;  // set: the device writes there by itself
+  DeviceMemory* device = nullptr;  // set: whose, from device_offset on
   size_t device_offset = 0;
 
   // Of BatchPart::output.
@@ -93,6 +94,8 @@ struct Step {
   StepKind kind = StepKind::kDecode;
   StepRequest request;
   std::shared_ptr<void> message;  // keeps request.input alive
+  // Of a prefill that runs in pieces, the rows with NaN or infinity in their input. For the engine.
+  std::vector<uint32_t> non_finite;
   OutputAllocator allocate;
   absl::Time deadline = absl::InfiniteFuture();
   std::atomic<bool> cancelled = false;  // set by the transport; looked at until the launch

@@ -36,7 +36,7 @@ Fault MakeStep(const Hosted& hosted, StepKind kind, StepRequest request,
   (*step)->kind = kind;
   (*step)->request = std::move(request);
   (*step)->message = std::move(message);
-  (*step)->allocate = AllocateOutput;
+  (*step)->allocate = [&hosted](size_t bytes) { return AllocateOutput(hosted.output_pool, bytes); };
   (*step)->deadline = deadline;
   if ((*step)->request.shared_memory) {
     fault = PlaceStep(*hosted.regions, hosted.limits, step->get());

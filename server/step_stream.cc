@@ -67,6 +67,7 @@ void StepStream::Handle() {
     const std::lock_guard lock(mutex_);
     step->cancelled = broken_;
     under_way_.insert(step);
+    bytes_ += step->request.input_bytes();
   }
   hosted->engine->Submit(step, absl::Now());
 }
@@ -78,7 +79,7 @@ void StepStream::Answered(uint64_t tag, const std::shared_ptr<Step>& step, const
           ? ToByteBuffer(EncodeStreamAnswerHeader(tag, step->kind, answer), answer.output)
           : ToByteBuffer(EncodeStreamStatus(tag, ToRpcStatus(fault, readiness_.instance_id)));
   GoOn([&] {
-    under_way_.erase(step);
+    if (under_way_.erase(step) > 0) bytes_ -= step->request.input_bytes();
     if (!broken_) Send(message);
   });
 }
@@ -91,16 +92,20 @@ void StepStream::End(const Fault& fault) {
 
 void StepStream::Send(const grpc::ByteBuffer& message) {
   answers_.push_back(message);
+  bytes_ += message.Length();
   if (answers_.size() == 1) StartWrite(&answers_.front());
+}
+
+void StepStream::Sent() {
+  bytes_ -= answers_.front().Length();
+  answers_.pop_front();
 }
 
 void StepStream::OnWriteDone(bool ok) {
   GoOn([&] {
-    answers_.pop_front();
-    if (!ok) {
-      broken_ = true;
-      answers_.clear();
-    }
+    Sent();
+    broken_ = broken_ || !ok;
+    while (!ok && !answers_.empty()) Sent();
     if (!answers_.empty()) StartWrite(&answers_.front());
   });
 }
@@ -114,8 +119,10 @@ void StepStream::OnCancel() {
 }
 
 bool StepStream::MayRead() const {
+  const Hosted* hosted = readiness_.hosted;
   return !reading_ && !handling_ && !no_more_reads_ &&
-         under_way_.size() + answers_.size() < kMostUnderWay;
+         under_way_.size() + answers_.size() < kMostUnderWay &&
+         (hosted == nullptr || bytes_ < hosted->max_stream_bytes);
 }
 
 // The stream is over once nothing more is read and everything that was read is answered. Steps call

@@ -16,8 +16,8 @@
 
 namespace gdn {
 
-// Reading stops while kMostUnderWay steps are unanswered or their answers unsent, so that a caller
-// who does not read holds up nobody but itself.
+// Reading stops while kMostUnderWay steps are unanswered or their answers unsent, or these have
+// Hosted::max_stream_bytes, so that a caller who does not read holds up nobody but itself.
 class StepStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   static constexpr size_t kMostUnderWay = 64;
@@ -40,6 +40,7 @@ class StepStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBu
   void GoOn(const Change& change);
   // These require the lock.
   void Send(const grpc::ByteBuffer& message);
+  void Sent();
   bool MayRead() const;
   bool IsOver() const;
 
@@ -50,6 +51,7 @@ class StepStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBu
   std::mutex mutex_;
   std::deque<grpc::ByteBuffer> answers_;  // front: being written
   absl::flat_hash_set<std::shared_ptr<Step>> under_way_;
+  size_t bytes_ = 0;       // of the inputs of under_way_ and of answers_
   bool handling_ = false;  // a message is between its read and its step
   bool reading_ = false;
   bool no_more_reads_ = false;

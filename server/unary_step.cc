@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/codec.h"
 #include "server/message.h"
@@ -11,11 +12,11 @@
 namespace gdn {
 
 UnaryStep::UnaryStep(const Readiness& readiness, StepKind kind,
-                     const grpc::CallbackServerContext& context, const grpc::ByteBuffer& request,
+                     grpc::CallbackServerContext* context, const grpc::ByteBuffer& request,
                      grpc::ByteBuffer* response)
-    : readiness_(readiness), response_(response) {
+    : readiness_(readiness), context_(context), response_(response) {
   const Hosted* hosted = readiness.hosted;
-  const Fault fault = Begin(hosted, kind, context, request);
+  const Fault fault = Begin(hosted, kind, request);
   // The reactor may be gone as soon as it is finished or its step handed in.
   if (fault.ok()) {
     hosted->engine->Submit(step_, absl::Now());
@@ -24,15 +25,13 @@ UnaryStep::UnaryStep(const Readiness& readiness, StepKind kind,
   }
 }
 
-Fault UnaryStep::Begin(const Hosted* hosted, StepKind kind,
-                       const grpc::CallbackServerContext& context,
-                       const grpc::ByteBuffer& request) {
+Fault UnaryStep::Begin(const Hosted* hosted, StepKind kind, const grpc::ByteBuffer& request) {
   if (hosted == nullptr) return NotReady();
   std::shared_ptr<ReceivedMessage> message = Receive(request);
   StepRequest parsed;
   if (message == nullptr || !ParseStepRequest(message->pieces, &parsed)) return MalformedMessage();
   Fault fault =
-      MakeStep(*hosted, kind, std::move(parsed), std::move(message), DeadlineOf(context), &step_);
+      MakeStep(*hosted, kind, std::move(parsed), std::move(message), DeadlineOf(*context_), &step_);
   if (fault.ok()) {
     step_->done = [this](const Fault& why, const StepAnswer& answer) { Finished(why, answer); };
   }
@@ -40,7 +39,13 @@ Fault UnaryStep::Begin(const Hosted* hosted, StepKind kind,
 }
 
 void UnaryStep::Finished(const Fault& fault, const StepAnswer& answer) {
-  if (!fault.ok()) return Finish(ToGrpcStatus(fault, readiness_.instance_id));
+  if (!fault.ok()) {
+    if (const absl::Duration delay = RetryDelayOf(fault); delay > absl::ZeroDuration()) {
+      context_->AddTrailingMetadata("grpc-retry-pushback-ms",
+                                    absl::StrCat(absl::ToInt64Milliseconds(delay)));
+    }
+    return Finish(ToGrpcStatus(fault, readiness_.instance_id));
+  }
   *response_ = ToByteBuffer(EncodeAnswerHeader(answer), answer.output);
   Finish(grpc::Status::OK);
 }

@@ -13,17 +13,17 @@ namespace gdn {
 
 class UnaryStep : public grpc::ServerUnaryReactor {
  public:
-  UnaryStep(const Readiness& readiness, StepKind kind, const grpc::CallbackServerContext& context,
+  UnaryStep(const Readiness& readiness, StepKind kind, grpc::CallbackServerContext* context,
             const grpc::ByteBuffer& request, grpc::ByteBuffer* response);
 
  private:
-  Fault Begin(const Hosted* hosted, StepKind kind, const grpc::CallbackServerContext& context,
-              const grpc::ByteBuffer& request);
+  Fault Begin(const Hosted* hosted, StepKind kind, const grpc::ByteBuffer& request);
   void Finished(const Fault& fault, const StepAnswer& answer);
   void OnCancel() override;
   void OnDone() override { delete this; }
 
   const Readiness& readiness_;
+  grpc::CallbackServerContext* const context_;
   grpc::ByteBuffer* const response_;
   std::shared_ptr<Step> step_;
 };

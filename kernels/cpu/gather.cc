@@ -59,7 +59,8 @@ void InputStage::LoadPart(const BatchPart& part, int64_t begin, int64_t end) {
     std::byte* to = stage + static_cast<size_t>(begin - begin_) * row;
     const int64_t token = begin - part.first_token;
     if (part.synthetic_seed != 0) {
-      Synthesize(part.synthetic_seed, tensor.type, element + token * tensor.width,
+      Synthesize(part.synthetic_seed, tensor.type,
+                 element + (part.tokens_before + token) * tensor.width,
                  (end - begin) * tensor.width, to);
     } else {
       CopyPieces(part.input, offset + static_cast<size_t>(token) * row,
@@ -67,7 +68,7 @@ void InputStage::LoadPart(const BatchPart& part, int64_t begin, int64_t end) {
     }
     stage += static_cast<size_t>(capacity_) * row;
     offset += static_cast<size_t>(part.tokens) * row;
-    element += part.tokens * tensor.width;
+    element += (part.tokens_before + part.tokens + part.tokens_after) * tensor.width;
   }
 }
 

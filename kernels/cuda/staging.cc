@@ -130,10 +130,12 @@ void Staging::CopyTensor(const BatchPart& part, const PartTensor& tensor, Errors
   if (part.direct_input) {
     return Send(tensor.to, part.input.front().data() + offset, bytes, errors);
   }
-  errors.Add("synthesize",
-             Synthesize({part.synthetic_seed, part.tokens * tensor.width_before,
-                         part.tokens * tensor.width, tensor.type, block_.data() + tensor.to},
-                        stream_));
+  const int64_t first =
+      (part.tokens_before + part.tokens + part.tokens_after) * tensor.width_before +
+      part.tokens_before * tensor.width;
+  errors.Add("synthesize", Synthesize({part.synthetic_seed, first, part.tokens * tensor.width,
+                                       tensor.type, block_.data() + tensor.to},
+                                      stream_));
 }
 
 // Slice by slice: while one is on its way the next is gathered.

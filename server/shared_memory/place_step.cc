@@ -66,6 +66,7 @@ void PlaceOutput(const std::shared_ptr<Region>& region, Range range, Step* step)
     buffer.shared = true;
     if (region->host() != nullptr) buffer.data = region->host() + range.offset;
     if (LeftToDevice(*region, bytes)) {
+      buffer.direct = true;
       buffer.device = region->device();
       buffer.device_offset = range.offset;
     }

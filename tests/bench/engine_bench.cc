@@ -1,12 +1,13 @@
 // The engine's own time a decode step: everything from Submit to the answer but the backend.
 // 1,000 live sequences; rows by slot and epoch with positions and a step id, as an orchestrator
-// sends them.
+// sends them. Then the same under overload, a batch at a time from a queue that stays full.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <memory>
 #include <numeric>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "absl/time/clock.h"
@@ -19,8 +20,10 @@ namespace {
 
 constexpr int kSequences = 1000;
 constexpr int kSteps = 20000;
+constexpr int kBatches = 2000;
+constexpr int kLayers = 36;
 
-const BackendShape kShape = NullShape(/*slots=*/1024);
+const BackendShape kShape = NullShape(/*slots=*/1024, kLayers);
 
 using Clock = std::chrono::steady_clock;
 
@@ -83,6 +86,35 @@ class Bench {
     return times[kSteps / 2];
   }
 
+  // Median time of a batch, without the backend's, while `waiting` steps of `rows` rows wait, turn
+  // by turn at each of `layers`.
+  double OwnTimeOfABatch(int waiting, int rows, int layers) {
+    const std::string tensor(static_cast<size_t>(rows) * 4096, '\0');
+    std::vector<double> times;
+    const auto send = [&] {
+      std::shared_ptr<Step> step = Decode(rows, tensor);
+      step->request.layer = static_cast<uint32_t>(next_layer_++ % layers);
+      step->request.positions.clear();
+      step->done = [this](const Fault& fault, const StepAnswer&) {
+        if (!fault.ok()) std::abort();
+        ++answered_;
+      };
+      engine_.Submit(std::move(step), absl::Now());
+    };
+    for (int i = 0; i < waiting; ++i) send();
+    for (int i = 0; i < kBatches; ++i) {
+      answered_ = 0;
+      backend_.spent = {};
+      const Clock::time_point begin = Clock::now();
+      engine_.Step(absl::Now());
+      times.push_back(Microseconds(Clock::now() - begin - backend_.spent));
+      for (int answered = answered_; answered > 0; --answered) send();
+    }
+    while (engine_.waiting() > 0) engine_.Step(absl::Now());
+    std::nth_element(times.begin(), times.begin() + kBatches / 2, times.end());
+    return times[kBatches / 2];
+  }
+
  private:
   std::shared_ptr<Step> NewStep() {
     auto step = std::make_shared<Step>();
@@ -116,6 +148,8 @@ class Bench {
   std::vector<std::byte> output_;
   uint64_t step_id_ = 0;
   uint64_t next_ = 0;
+  uint64_t next_layer_ = 0;
+  int answered_ = 0;
 };
 
 int Main() {
@@ -129,6 +163,15 @@ int Main() {
     const double time = bench.OwnTime(rows);
     if (rows == 1) one = time;
     std::printf("%8d %12.2f %16.3f\n", rows, time, rows == 1 ? 0.0 : (time - one) / (rows - 1));
+  }
+  std::printf("\n%8s %8s %8s %12s\n", "waiting", "rows", "layers", "us a batch");
+  for (const auto& [waiting, rows, layers] : {std::tuple(1000, 1, 1),
+                                              {1000, 1, kLayers},
+                                              {64, 128, 1},
+                                              {64, 128, kLayers},
+                                              {1000, 128, kLayers}}) {
+    std::printf("%8d %8d %8d %12.1f\n", waiting, rows, layers,
+                bench.OwnTimeOfABatch(waiting, rows, layers));
   }
   return 0;
 }

@@ -1,21 +1,22 @@
-// What engine_bench and wire_bench host on the null backend: one layer of hidden 2048 in bf16.
+// What engine_bench and wire_bench host on the null backend: layers of hidden 2048 in bf16.
 #pragma once
 
 #include <cstddef>
+#include <numeric>
 
 #include "kernels/backend.h"
 #include "server/engine.h"
 
 namespace gdn {
 
-inline BackendShape NullShape(int slots) {
+inline BackendShape NullShape(int slots, int layers = 1) {
   BackendShape shape;
   shape.geometry.hidden_size = 2048;
   shape.geometry.key_heads = 16;
   shape.geometry.value_heads = 32;
   shape.geometry.key_dim = shape.geometry.value_dim = 128;
   shape.io = DType::kBf16;
-  shape.layers = 1;
+  shape.layers = layers;
   shape.slots = slots;
   shape.max_rows = 256;
   shape.max_tokens = 8192;
@@ -25,9 +26,11 @@ inline BackendShape NullShape(int slots) {
 
 inline EngineOptions NullOptions(const BackendShape& shape) {
   EngineOptions options;
-  options.layers = {0};
+  options.layers.resize(static_cast<size_t>(shape.layers));
+  std::iota(options.layers.begin(), options.layers.end(), 0);
   options.shape = shape;
   options.max_queue_steps = 1024;
+  options.max_queue_rows = 1 << 20;
   options.max_queue_bytes = size_t{1} << 30;
   options.step_ttl = absl::Minutes(10);
   options.prefill_max_wait = absl::Seconds(1);

@@ -12,7 +12,7 @@ DECODE = "/gdn.v1.GdnService/Decode"
 
 
 def request(rows, x) -> bytes:
-    return wire.step_request(0, rows.encoded, [memoryview(x.reshape(-1).view(np.uint8))])
+    return b"".join(wire.step_request(0, rows.encoded, [memoryview(x.reshape(-1).view(np.uint8))]))
 
 
 def both_steps(client, channel, give_up):

@@ -118,6 +118,27 @@ TEST_P(BackendContract, SyntheticInputComesFromItsSeedAlone) {
   }
 }
 
+TEST_P(BackendContract, SyntheticInputInPiecesIsThatOfTheWhole) {
+  for (InputLayout layout : kLayouts) {
+    SCOPED_TRACE(::testing::Message() << "layout " << int(layout));
+    Step whole(rng_, shape_, 0, layout, {{.slot = 1, .length = 70}});
+    whole.SetSynthetic(0, 42);
+    ASSERT_TRUE(whole.Run(*backend_).ok());
+    std::vector<float> pieces;
+    for (const auto& [first, length] : {std::pair(0, 64), std::pair(64, 6)}) {
+      Step piece(rng_, shape_, 0, layout,
+                 {{.slot = 3, .length = length, .has_initial_state = first > 0}});
+      piece.SetSynthetic(0, 42);
+      piece.SetPiece(first, 70 - first - length);
+      ASSERT_TRUE(piece.Run(*backend_).ok());
+      const std::vector<float> output = piece.output(0);
+      pieces.insert(pieces.end(), output.begin(), output.end());
+    }
+    EXPECT_TRUE(Close(pieces, whole.output(0), {70, OutputWidth(shape_.geometry, layout)},
+                      LayerTolerance(shape_.io)));
+  }
+}
+
 TEST_P(BackendContract, SyntheticPartsBesideOthers) {
   Step alone(rng_, shape_, 0, InputLayout::kQkvZBA, {{.slot = 1}});
   alone.SetSynthetic(0, 7);

@@ -1,67 +1,12 @@
-#include "server/batch_policy.h"
+#include "tests/server/batch_policy_harness.h"
 
-#include <deque>
-
-#include "gmock/gmock.h"
-#include "gtest/gtest.h"
-
-namespace gdn {
+namespace gdn::test {
 namespace {
 
-using Kind = QueueItem::Kind;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
-constexpr absl::Time kStart = absl::UnixEpoch();
-constexpr BatchLimits kLimits = {8, 16, absl::Seconds(1)};
-
-// A queue written down in order of arrival, a millisecond apart.
-class BatchPolicyTest : public ::testing::Test {
- protected:
-  QueueItem& Add(Kind kind, std::vector<SequenceKey> keys, int layer = 0) {
-    QueueItem item;
-    item.kind = kind;
-    item.layer = layer;
-    item.layout = 1;
-    item.rows = item.tokens = static_cast<int64_t>(keys.size());
-    item.arrival = kStart + absl::Milliseconds(queue_.size());
-    keys_.push_back(std::move(keys));
-    item.keys = keys_.back();
-    queue_.push_back(item);
-    return queue_.back();
-  }
-  void Decode(std::vector<SequenceKey> keys, int layer = 0) {
-    Add(Kind::kDecode, std::move(keys), layer);
-  }
-  void Prefill(std::vector<SequenceKey> keys, int layer = 0) {
-    Add(Kind::kPrefill, std::move(keys), layer);
-  }
-  void Call(std::vector<SequenceKey> keys) { Add(Kind::kCall, std::move(keys)); }
-  void EndingCall(std::vector<SequenceKey> keys) {
-    Add(Kind::kCall, std::move(keys)).holds_up = true;
-  }
-
-  // What was added last is in flight.
-  void Launch() {
-    in_flight_.push_back(queue_.back());
-    queue_.pop_back();
-  }
-
-  std::vector<size_t> Chosen(bool after_prefill = false,
-                             absl::Duration waited = absl::ZeroDuration()) const {
-    return Decide(queue_, in_flight_, kLimits, after_prefill, kStart + waited);
-  }
-  // The queue without what was chosen.
-  void Remove(const std::vector<size_t>& chosen) {
-    for (size_t i = chosen.size(); i-- > 0;) {
-      queue_.erase(queue_.begin() + static_cast<ptrdiff_t>(chosen[i]));
-    }
-  }
-
-  std::vector<QueueItem> queue_;
-  std::vector<QueueItem> in_flight_;
-  std::deque<std::vector<SequenceKey>> keys_;
-};
+using BatchPolicyTest = BatchPolicyHarness;
 
 TEST_F(BatchPolicyTest, NothingWaits) { EXPECT_THAT(Chosen(), IsEmpty()); }
 
@@ -76,7 +21,7 @@ TEST_F(BatchPolicyTest, DoesNotMergeLayersOrLayouts) {
   Decode({1}, 0);
   Decode({2}, 1);
   Decode({3}, 0);
-  queue_.back().layout = 2;
+  last().layout = 2;
   Decode({4}, 0);
   EXPECT_THAT(Chosen(), ElementsAre(0, 3));
 }
@@ -96,18 +41,18 @@ TEST_F(BatchPolicyTest, MergesWithinTheRowLimit) {
 
 TEST_F(BatchPolicyTest, MergesWithinTheTokenLimit) {
   Decode({1});
-  queue_.back().tokens = 10;
+  last().tokens = 10;
   Decode({2});
-  queue_.back().tokens = 7;
+  last().tokens = 7;
   Decode({3});
-  queue_.back().tokens = 6;
+  last().tokens = 6;
   EXPECT_THAT(Chosen(), ElementsAre(0, 2));
 }
 
 TEST_F(BatchPolicyTest, PaddingTakesRowsToo) {
   Decode({1});
   Decode({});
-  queue_.back().rows = 8;
+  last().rows = 8;
   Decode({2});
   EXPECT_THAT(Chosen(), ElementsAre(0, 2));
 }
@@ -171,7 +116,7 @@ TEST_F(BatchPolicyTest, AnAgedPrefillWaitsForItsOwnSequence) {
   Decode({1, 2});
   Prefill({2});
   Decode({3});
-  queue_[0].layer = 1;
+  item(0).layer = 1;
   EXPECT_THAT(Chosen(false, absl::Seconds(2)), ElementsAre(1, 3));
 }
 
@@ -231,7 +176,7 @@ TEST_F(BatchPolicyTest, OnlyACallThatEndsSequencesHoldsUpTheirSteps) {
 TEST_F(BatchPolicyTest, ACallThatWaitsForAllHoldsUpNothing) {
   Prefill({1});
   Call({});
-  queue_.back().waits_for_all = true;
+  last().waits_for_all = true;
   Decode({2});
   EXPECT_THAT(Chosen(), ElementsAre(2));
   Remove({2});
@@ -260,7 +205,7 @@ TEST_F(BatchPolicyTest, APrefillBeginsBesideNoDecodes) {
   Decode({1});  // its prefill comes before other decodes
   Decode({2}, 1);
   EXPECT_THAT(Chosen(), IsEmpty());
-  in_flight_.clear();
+  Land();
   EXPECT_THAT(Chosen(), ElementsAre(0));
 }
 
@@ -315,7 +260,7 @@ TEST_F(BatchPolicyTest, StepsInFlightHoldUpNoCall) {
   EndingCall({1});
   Decode({1});
   EXPECT_THAT(Chosen(), ElementsAre(0));
-  queue_[0].waits_for_all = true;
+  item(0).waits_for_all = true;
   EXPECT_THAT(Chosen(), ElementsAre(0));
 }
 
@@ -324,8 +269,30 @@ TEST_F(BatchPolicyTest, ACallThatWaitsForAllWaitsForWhatWaitsForWhatIsInFlight) 
   Launch();
   Prefill({1});
   Call({});
-  queue_.back().waits_for_all = true;
+  last().waits_for_all = true;
   EXPECT_THAT(Chosen(), IsEmpty());
+}
+
+// A decode that is free to run goes between two prefills, whatever waits for them.
+TEST_F(BatchPolicyTest, NoPrefillTwiceInARowPastAFreeDecode) {
+  Prefill({1});
+  Prefill({1, 2});
+  Decode({2});
+  Decode({3});
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+  Remove({0});
+  EXPECT_THAT(Chosen(true), ElementsAre(2));
+  Remove({2});
+  EXPECT_THAT(Chosen(true), ElementsAre(0));
+}
+
+TEST_F(BatchPolicyTest, TwoIdsMayShareAKey) {
+  Decode({1, 1});
+  Decode({1, 1});
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+  Remove({0});
+  EXPECT_THAT(Chosen(), ElementsAre(0));
+  EXPECT_EQ(item(0).waits_for, 0);
 }
 
 // Whatever is in it, a queue becomes empty, one batch after another.
@@ -336,30 +303,43 @@ TEST_F(BatchPolicyTest, EveryQueueEnds) {
     return (random >> 33) % n;
   };
   for (int round = 0; round < 200; ++round) {
-    queue_.clear();
     for (int i = 0; i < 20; ++i) {
       QueueItem& item = Add(static_cast<Kind>(below(3)), {1 + below(4), 10 + below(4)},
                             static_cast<int>(below(2)));
       if (item.kind == Kind::kCall) item.holds_up = below(2) == 0;
       if (item.kind == Kind::kCall) item.waits_for_all = below(3) == 0;
+      if (item.kind == Kind::kPrefill) item.cut = below(2) == 0;
     }
     bool after_prefill = false;
-    in_flight_.clear();
-    for (int batch = 0; !queue_.empty(); ++batch) {
-      ASSERT_LT(batch, 40);
+    int decodes_passed = 0;
+    for (int batch = 0; !entries_.empty(); ++batch) {
+      ASSERT_LT(batch, 80);
       const std::vector<size_t> chosen = Chosen(after_prefill, absl::Seconds(below(3)));
-      if (chosen.empty() || queue_[chosen.front()].kind == Kind::kCall) {
+      if (chosen.empty() || item(chosen.front()).kind == Kind::kCall) {
         ASSERT_FALSE(chosen.empty() && in_flight_.empty());
-        in_flight_.clear();
-      } else {
-        after_prefill = queue_[chosen.front()].kind == Kind::kPrefill;
-        if (in_flight_.size() == 2) in_flight_.erase(in_flight_.begin());
-        in_flight_.push_back(queue_[chosen.front()]);
+        while (!in_flight_.empty()) Land();
+        Remove(chosen);
+        continue;
       }
+      QueueItem& first = item(chosen.front());
+      const bool prefill = first.kind == Kind::kPrefill;
+      EXPECT_LE(decodes_passed = prefill ? decodes_passed + AnyFreeDecode() : 0, 1);
+      after_prefill = prefill;
+      if (first.cut && below(2) == 0) {  // one piece of it, by itself
+        while (!in_flight_.empty()) Land();
+        lines_.Leave(&first);
+        first.begun = true;
+        continue;
+      }
+      if (in_flight_.size() == 2) Land();
+      in_flight_.push_back({first.kind, first.layer, false});
+      flying_keys_.push_back(entries_[chosen.front()]->keys);
       Remove(chosen);
+      lines_.Hold(flying_keys_.back());
     }
+    while (!in_flight_.empty()) Land();
   }
 }
 
 }  // namespace
-}  // namespace gdn
+}  // namespace gdn::test

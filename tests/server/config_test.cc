@@ -97,12 +97,28 @@ TEST_F(ConfigTest, FlagsThatDoNotParseAreNamed) {
 
 TEST_F(ConfigTest, ValuesOutOfRangeAreNamed) {
   EXPECT_THAT(Refusal({}), HasSubstr("--model"));
-  for (const char* flag :
-       {"--listen=", "--dtype=int8", "--state_dtype=fp16", "--backend=tpu", "--log_level=loud",
-        "--slots=0", "--max_rows=0", "--max_rows=32769", "--max_tokens=0", "--max_decode_tokens=0",
-        "--max_message_bytes=-1", "--max_queue_steps=0", "--max_queue_bytes=0", "--replay_bytes=-1",
-        "--threads=-1", "--step_ttl=60", "--max_ttl=inf", "--prefill_max_wait=-1s",
-        "--drain_timeout=soon"}) {
+  for (const char* flag : {"--listen=",
+                           "--dtype=int8",
+                           "--state_dtype=fp16",
+                           "--backend=tpu",
+                           "--log_level=loud",
+                           "--slots=0",
+                           "--max_rows=0",
+                           "--max_rows=32769",
+                           "--max_tokens=0",
+                           "--max_decode_tokens=0",
+                           "--max_message_bytes=-1",
+                           "--max_queue_steps=0",
+                           "--max_queue_bytes=0",
+                           "--replay_bytes=-1",
+                           "--threads=-1",
+                           "--step_ttl=60",
+                           "--max_ttl=inf",
+                           "--prefill_max_wait=-1s",
+                           "--drain_timeout=soon",
+                           "--max_queue_rows=0",
+                           "--prefill_chunk=100",
+                           "--prefill_chunk=-64"}) {
     const std::string name(flag, std::string(flag).find('='));
     EXPECT_THAT(Refusal({"--model=/m", flag}), HasSubstr(name)) << flag;
   }

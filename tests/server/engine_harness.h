@@ -20,12 +20,14 @@ class EngineHarness : public ::testing::Test {
   static constexpr uint64_t kFirstEpoch = 100;
   static constexpr absl::Duration kTtl = absl::Seconds(60);
 
-  explicit EngineHarness(int depth = 1) : backend_(FakeShape(), depth) {
+  explicit EngineHarness(int depth = 1, uint32_t prefill_chunk = 0) : backend_(FakeShape(), depth) {
     EngineOptions options;
     options.layers = {3, 7};
     options.shape = FakeShape();
     options.max_queue_steps = 6;
+    options.max_queue_rows = 1 << 20;
     options.max_queue_bytes = 4000;
+    options.prefill_chunk = prefill_chunk;
     options.replay_bytes = 16 * 8;  // 8 tokens
     options.step_ttl = kTtl;
     options.prefill_max_wait = absl::Seconds(1);

@@ -21,6 +21,7 @@ class EngineThreadTest : public ::testing::TestWithParam<int> {
     options.layers = {0, 1};
     options.shape = FakeShape();
     options.max_queue_steps = 100;
+    options.max_queue_rows = 1 << 20;
     options.max_queue_bytes = 1 << 20;
     options.step_ttl = ttl;
     options.prefill_max_wait = absl::Seconds(1);

@@ -24,7 +24,7 @@ Arrival ACall() {
 }
 
 TEST(MailboxTest, KeepsTheOrderOfArrival) {
-  Mailbox mailbox(10, 1000);
+  Mailbox mailbox(10, 100, 1000);
   std::vector<Arrival> sent = {StepOf(1, 1), ACall(), StepOf(1, 1)};
   for (const Arrival& arrival : sent) EXPECT_EQ(mailbox.Put(arrival), Result::kTaken);
   std::vector<Arrival> taken;
@@ -38,7 +38,7 @@ TEST(MailboxTest, KeepsTheOrderOfArrival) {
 }
 
 TEST(MailboxTest, BoundsTheStepsThatWaitUntilTheyAreDone) {
-  Mailbox mailbox(2, 1000);
+  Mailbox mailbox(2, 100, 1000);
   const Arrival first = StepOf(1, 1);
   EXPECT_EQ(mailbox.Put(first), Result::kTaken);
   EXPECT_EQ(mailbox.Put(StepOf(1, 1)), Result::kTaken);
@@ -54,28 +54,41 @@ TEST(MailboxTest, BoundsTheStepsThatWaitUntilTheyAreDone) {
   EXPECT_EQ(mailbox.Put(StepOf(1, 1)), Result::kTaken);
 }
 
+TEST(MailboxTest, BoundsTheRowsThatWait) {
+  Mailbox mailbox(10, 100, 100000);
+  const Arrival first = StepOf(90, 0);
+  EXPECT_EQ(mailbox.Put(first), Result::kTaken);
+  EXPECT_EQ(mailbox.Room(*StepOf(11, 0).step), Result::kFull);
+  EXPECT_EQ(mailbox.Put(StepOf(11, 0)), Result::kFull);
+  EXPECT_EQ(mailbox.Room(*StepOf(10, 0).step), Result::kTaken);
+  EXPECT_EQ(mailbox.Put(StepOf(10, 0)), Result::kTaken);
+  mailbox.Done(*first.step);
+  EXPECT_EQ(mailbox.Put(StepOf(90, 0)), Result::kTaken);
+}
+
 TEST(MailboxTest, BoundsTheBytesThatWait) {
-  Mailbox mailbox(10, 1000);
+  Mailbox mailbox(10, 100, 1000);
   const Arrival first = StepOf(1, 800);
   EXPECT_EQ(mailbox.Put(first), Result::kTaken);
   EXPECT_EQ(mailbox.Put(StepOf(1, 200)), Result::kFull);
   EXPECT_EQ(mailbox.Put(StepOf(1, 50)), Result::kTaken);
-  EXPECT_EQ(mailbox.Put(StepOf(100, 0)), Result::kFull);  // rows are not free
+  EXPECT_EQ(mailbox.Put(StepOf(90, 0)), Result::kFull);  // a row takes bytes too
   mailbox.Done(*first.step);
   EXPECT_EQ(mailbox.Put(StepOf(1, 800)), Result::kTaken);
 }
 
 TEST(MailboxTest, AStepThatIsLargerThanTheBoundFitsAlone) {
-  Mailbox mailbox(10, 100);
+  Mailbox mailbox(10, 100, 100);
   EXPECT_EQ(mailbox.Put(StepOf(1, 5000)), Result::kTaken);
   EXPECT_EQ(mailbox.Put(StepOf(1, 0)), Result::kFull);
 }
 
 TEST(MailboxTest, TakesNothingOnceItIsClosed) {
-  Mailbox mailbox(10, 1000);
+  Mailbox mailbox(10, 100, 1000);
   EXPECT_EQ(mailbox.Put(StepOf(1, 1)), Result::kTaken);
   mailbox.Close();
   EXPECT_EQ(mailbox.Put(StepOf(1, 1)), Result::kClosed);
+  EXPECT_EQ(mailbox.Room(*StepOf(1, 1).step), Result::kClosed);
   EXPECT_EQ(mailbox.Put(ACall()), Result::kClosed);
   std::vector<Arrival> taken;
   mailbox.Take(&taken);
@@ -84,7 +97,7 @@ TEST(MailboxTest, TakesNothingOnceItIsClosed) {
 
 // These return at all: nothing here waits for a clock.
 TEST(MailboxTest, WaitsForAnArrivalOrAWakeOrATime) {
-  Mailbox mailbox(10, 1000);
+  Mailbox mailbox(10, 100, 1000);
   mailbox.Wait(absl::InfinitePast());
   std::thread sender([&] { mailbox.Put(ACall()); });
   mailbox.Wait(absl::InfiniteFuture());

@@ -40,6 +40,7 @@ void ServiceHarness::Host() {
   options.layers = {3, 7};
   options.shape = shape;
   options.max_queue_steps = kMaxQueueSteps;
+  options.max_queue_rows = max_queue_rows_;
   options.max_queue_bytes = 1 << 20;
   options.replay_bytes = 1 << 10;
   options.step_ttl = absl::Minutes(10);
@@ -68,6 +69,10 @@ void ServiceHarness::Host() {
 std::shared_ptr<grpc::Channel> ServiceHarness::NewChannel() const {
   grpc::ChannelArguments arguments;
   TuneChannel(&arguments);
+  return NewChannel(arguments);
+}
+
+std::shared_ptr<grpc::Channel> ServiceHarness::NewChannel(grpc::ChannelArguments arguments) const {
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   return grpc::CreateCustomChannel(server_->addresses()[0], grpc::InsecureChannelCredentials(),
                                    arguments);

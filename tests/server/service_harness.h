@@ -12,6 +12,7 @@
 #include "google/rpc/status.pb.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/client_context.h"
+#include "grpcpp/support/channel_arguments.h"
 #include "gtest/gtest.h"
 #include "server/engine_thread.h"
 #include "server/grpc_server.h"
@@ -34,6 +35,7 @@ class ServiceHarness : public ::testing::Test {
   void EndEngine() { thread_.reset(); }
 
   std::shared_ptr<grpc::Channel> NewChannel() const;
+  std::shared_ptr<grpc::Channel> NewChannel(grpc::ChannelArguments arguments) const;
 
   // A step by id at layer 3 with one token a row, whose first number is given.
   static v1::DecodeRequest ById(const std::vector<std::string>& ids,
@@ -52,6 +54,7 @@ class ServiceHarness : public ::testing::Test {
   }
 
   const bool shared_memory_;
+  size_t max_queue_rows_ = 1 << 20;
   FakeBackend backend_;
   FakeDeviceMemoryOpener opener_;
   Regions regions_{"gdn", &opener_};

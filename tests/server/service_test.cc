@@ -267,14 +267,52 @@ TEST_F(ServiceTest, AFullQueueRefusesAtOnce) {
     waiting.push_back(DecodeLater(ById({"blocker"}, {1}), &context));
   }
   AwaitWaiting(kMaxQueueSteps);
-  const grpc::Status status = Decode(ById({"a"}, {1}, true));
+  grpc::ClientContext context;
+  v1::DecodeResponse response;
+  const grpc::Status status = gdn_->Decode(&context, ById({"a"}, {1}, true), &response);
   EXPECT_EQ(status.error_code(), grpc::RESOURCE_EXHAUSTED);
   EXPECT_EQ(ReasonOf(status), "QUEUE_FULL");
-  EXPECT_GT(DetailOf<google::rpc::RetryInfo>(DetailsOf(status)).retry_delay().nanos(), 0);
+  EXPECT_EQ(DetailOf<google::rpc::RetryInfo>(DetailsOf(status)).retry_delay().nanos(), 20'000'000);
+  const auto pushback = context.GetServerTrailingMetadata().find("grpc-retry-pushback-ms");
+  ASSERT_NE(pushback, context.GetServerTrailingMetadata().end());
+  EXPECT_EQ(pushback->second, "20");
   backend_.OpenGate();
   EXPECT_TRUE(blocked.get().ok());
   for (std::future<grpc::Status>& call : waiting) EXPECT_TRUE(call.get().ok());
   EXPECT_EQ(PositionOf("blocker"), kMaxQueueSteps);
+}
+
+TEST_F(ServiceTest, RowsThatWaitAreBounded) {
+  max_queue_rows_ = 4;
+  Host();
+  std::future<grpc::Status> blocked = BlockEngine();
+  grpc::ClientContext context;
+  std::future<grpc::Status> waiting = DecodeLater(ById({"a", "b", "c"}, {1, 1, 1}, true), &context);
+  AwaitWaiting(2);
+  const grpc::Status status = Decode(ById({"d"}, {1}, true));
+  EXPECT_EQ(status.error_code(), grpc::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(ReasonOf(status), "QUEUE_FULL");
+  backend_.OpenGate();
+  EXPECT_TRUE(blocked.get().ok());
+  EXPECT_TRUE(waiting.get().ok());
+}
+
+// The device writes where gRPC sends from; what the pool has no room for goes another way.
+TEST_F(ServiceTest, AnswersAreMadeInTheBackendsMemory) {
+  const auto memory = std::make_shared<std::vector<std::byte>>(8192);
+  hosted_.output_pool = std::make_shared<HostPool>(memory, memory->data(), memory->size());
+  std::byte* block = hosted_.output_pool->Take(1);
+  Host();
+  FakeState a;
+  v1::DecodeResponse response;
+  ASSERT_TRUE(Decode(ById({"a"}, {1}, true), &response).ok());
+  EXPECT_EQ(response.output(), OutputOf(Hidden({1}), &a));
+  EXPECT_TRUE(backend_.last_run().direct);
+  while (hosted_.output_pool->bytes_taken() > 4096) std::this_thread::yield();  // it is sent
+  ASSERT_EQ(hosted_.output_pool->Take(1), block + 4096);
+  ASSERT_TRUE(Decode(ById({"a"}, {2}), &response).ok());
+  EXPECT_EQ(response.output(), OutputOf(Hidden({2}), &a));
+  EXPECT_FALSE(backend_.last_run().direct);
 }
 
 TEST_F(ServiceTest, ManyClientsAtOnce) {

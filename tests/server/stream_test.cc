@@ -198,6 +198,58 @@ TEST_F(StreamTest, ReadingStopsWhileManyStepsAreUnderWay) {
   EXPECT_EQ(PositionOf("a"), kSteps);
 }
 
+// 16 bytes each: the third reaches the bound.
+TEST_F(StreamTest, ReadingStopsWhileManyBytesAreUnderWay) {
+  Host();
+  hosted_.max_stream_bytes = 40;
+  constexpr uint64_t kSteps = 20;
+  const auto client = Open();
+  Block(*client, 0);
+  for (uint64_t tag = 1; tag < kSteps; ++tag) {
+    EXPECT_TRUE(client->SendDecode(tag, ById({"a"}, {1})));
+  }
+  client->stream->WritesDone();
+  AwaitWaiting(3);
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(Raw("/gdn.v1.GdnService/GetServerInfo", "").ok());
+  EXPECT_EQ(engine_->waiting(), 3u);
+  backend_.OpenGate();
+  for (uint64_t tag = 0; tag < kSteps; ++tag) EXPECT_EQ(client->Receive().tag(), tag);
+  EXPECT_TRUE(client->End().ok());
+}
+
+// It sends and does not read: its steps stop, those of others do not, and once it reads it has all.
+TEST_F(StreamTest, ASlowReaderHurtsOnlyItself) {
+  Host();
+  constexpr uint64_t kSteps = 2000;
+  constexpr int kTokens = 32;
+  grpc::ChannelArguments arguments;  // without large windows
+  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 1 << 10);
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  const auto stub = v1::GdnService::NewStub(NewChannel(arguments));
+  Client slow;
+  slow.stream = stub->Stream(&slow.context);
+  std::thread writer([&slow] {
+    v1::DecodeRequest step = ById({"slow"}, {}, true);
+    step.mutable_batch()->add_token_counts(kTokens);
+    step.set_input(std::string(kTokens * 16, '\0'));
+    for (uint64_t tag = 0; tag < kSteps; ++tag) EXPECT_TRUE(slow.SendPrefill(tag, step));
+    slow.stream->WritesDone();
+  });
+  ASSERT_TRUE(Decode(ById({"quick"}, {1}, true)).ok());
+  uint64_t quick = 1;
+  for (uint64_t slow_steps = 0, still = 0; still < 100; ++still) {
+    ASSERT_TRUE(Decode(ById({"quick"}, {1})).ok());
+    ++quick;
+    if (engine_->steps_taken() - quick != slow_steps) still = 0;
+    slow_steps = engine_->steps_taken() - quick;
+    ASSERT_LT(slow_steps, kSteps) << "it was not held up";
+  }
+  for (uint64_t tag = 0; tag < kSteps; ++tag) EXPECT_EQ(slow.Receive().tag(), tag);
+  writer.join();
+  EXPECT_TRUE(slow.End().ok());
+  EXPECT_EQ(PositionOf("slow"), kSteps * kTokens);
+}
+
 TEST_F(StreamTest, ACancelledStreamEndsWithItsStepsUnderWay) {
   Host();
   const auto client = Open();

@@ -30,6 +30,7 @@ MirrorRules Rules(int depth = 1) {
           .max_decode_tokens = 2,
           .max_queue_steps = 16,
           .depth = static_cast<size_t>(depth),
+          .prefill_chunk = 6,
           .replay_bytes = 20 * 16,  // 20 tokens
           .ttl = absl::Seconds(10),
           .prefill_max_wait = absl::Seconds(1)};
@@ -48,7 +49,9 @@ EngineOptions Options(uint64_t seed) {
   options.layers = kLayers;
   options.shape = Shape();
   options.max_queue_steps = Rules().max_queue_steps;
+  options.max_queue_rows = 1 << 20;
   options.max_queue_bytes = 1 << 30;
+  options.prefill_chunk = Rules().prefill_chunk;
   options.replay_bytes = Rules().replay_bytes;
   options.step_ttl = Rules().ttl;
   options.prefill_max_wait = Rules().prefill_max_wait;
@@ -84,19 +87,19 @@ class Simulation {
     now_ += absl::Milliseconds(traffic_.Below(200));
     if (traffic_.Below(300) == 0) now_ += absl::Seconds(traffic_.Below(15));
     const uint64_t what = traffic_.Below(100);
-    if (what < 45) {
+    if (what < 36) {
       SendStep();
-    } else if (what < 52) {
+    } else if (what < 42) {
       SendCall();
-    } else if (what < 55) {
+    } else if (what < 44) {
       Cancel();
     } else {
-      Round();
+      Turn();
     }
   }
   void Finish() {
-    const size_t most = 2 * mirror_.waiting() + 1;  // each begins and ends
-    for (size_t i = 0; mirror_.waiting() > 0 && i < most; ++i) Round();
+    const size_t most = 20 * mirror_.waiting() + 1;  // each begins and ends, in so many pieces
+    for (size_t i = 0; mirror_.waiting() > 0 && i < most; ++i) Turn();
     EXPECT_EQ(mirror_.waiting(), 0u);
     EXPECT_TRUE(steps_.empty());
     EXPECT_EQ(engine_.waiting(), 0u);
@@ -197,18 +200,25 @@ class Simulation {
     mirror_.Cancel(serial);
   }
 
-  void Round() {
-    const bool ran = engine_.Step(now_);
-    std::vector<uint64_t> in_flight;
-    for (const Step* step : engine_.in_flight()) {
-      for (const auto& [serial, unanswered] : steps_) {
-        if (unanswered.get() == step) in_flight.push_back(serial);
-      }
-    }
-    mirror_.CheckRound(now_, ran, replies_, in_flight);
+  void Turn() {
+    const size_t batches = backend_.batches();
+    Round round;
+    round.ran = engine_.Step(now_);
+    for (const Step* step : engine_.in_flight()) round.in_flight.push_back(SerialOf(step));
+    round.between = SerialOf(engine_.between_pieces());
+    if (round.between != 0) ++counts_["between pieces"];
+    if (backend_.batches() > batches) round.batch_tokens = backend_.last_run().tokens;
+    mirror_.CheckRound(now_, round, replies_);
     replies_.clear();
     EXPECT_EQ(engine_.slots_used(), mirror_.slots_used());
     EXPECT_EQ(engine_.waiting(), mirror_.WaitingSteps().size());
+  }
+
+  // Of an unanswered step; 0 for none.
+  uint64_t SerialOf(const Step* step) const {
+    const auto it = std::find_if(steps_.begin(), steps_.end(),
+                                 [step](const auto& entry) { return entry.second.get() == step; });
+    return it == steps_.end() ? 0 : it->first;
   }
 
   void Answered(Reply reply) {
@@ -250,7 +260,7 @@ TEST_P(EngineSimulation, EveryAnswerIsTheContracts) {
     EXPECT_GT(overlaps, 100);
   }
   for (const char* what :
-       {"ERROR_REASON_UNSPECIFIED", "replayed", "ERROR_REASON_NON_FINITE_INPUT",
+       {"between pieces", "ERROR_REASON_UNSPECIFIED", "replayed", "ERROR_REASON_NON_FINITE_INPUT",
         "ERROR_REASON_STEP_ID_REUSED", "ERROR_REASON_SEQUENCE_NOT_FOUND",
         "ERROR_REASON_SEQUENCE_EXPIRED", "ERROR_REASON_POSITION_MISMATCH",
         "ERROR_REASON_ANSWER_NOT_KEPT", "ERROR_REASON_SLOTS_EXHAUSTED", "ERROR_REASON_QUEUE_FULL",

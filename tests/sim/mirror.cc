@@ -83,19 +83,25 @@ int Mirror::slots_used() const {
   return static_cast<int>(used);
 }
 
-void Mirror::CheckRound(absl::Time now, bool ran, const std::vector<Reply>& replies,
-                        const std::vector<uint64_t>& in_flight) {
+void Mirror::CheckRound(absl::Time now, const Round& round, const std::vector<Reply>& replies) {
   EndLeases(now);
   const Replies rest = CheckDropped(now, replies);
-  if (!ran) {
+  if (!round.ran) {
     EXPECT_TRUE(rest.empty());
     EXPECT_TRUE(waiting_.empty()) << "work waits and nothing ran";
     return;
   }
-  // What this round began is answered or in flight now, and was neither before.
-  std::set<uint64_t> begun(in_flight.begin(), in_flight.end());
+  // What this round began is answered, in flight or between pieces now, and was none before. Where
+  // that is nothing, a batch that it began is another piece.
+  std::set<uint64_t> begun(round.in_flight.begin(), round.in_flight.end());
   for (const auto& [serial, reply] : rest) begun.insert(serial);
-  std::erase_if(begun, [this](uint64_t serial) { return waiting_.at(serial).IsInFlight(); });
+  if (round.between != 0) begun.insert(round.between);
+  std::erase_if(begun, [this](uint64_t serial) { return waiting_.at(serial).HasBegun(); });
+  const bool goes_on = begun.empty() && round.batch_tokens >= 0;
+  if (goes_on) {
+    ASSERT_NE(between_, 0u) << "a batch of nothing";
+    begun.insert(between_);
+  }
   CheckOrder(now, {begun.begin(), begun.end()});
   if (!begun.empty() && waiting_.at(*begun.begin()).is_call) {
     EXPECT_TRUE(in_flight_.empty()) << "a call ran beside steps";
@@ -104,13 +110,19 @@ void Mirror::CheckRound(absl::Time now, bool ran, const std::vector<Reply>& repl
     waiting_.erase(*begun.begin());
     return;
   }
-  if (!begun.empty()) CheckBegun({begun.begin(), begun.end()}, rest);
-  CheckEnded(now, rest);
-  EXPECT_FALSE(begun.empty() && rest.empty()) << "work waits and nothing ran";
+  if (goes_on) {
+    GoOn();
+  } else if (!begun.empty()) {
+    CheckBegun({begun.begin(), begun.end()}, rest);
+  }
+  if (round.batch_tokens >= 0) CheckBatch(round.batch_tokens);
+  const bool ended = CheckEnded(now, rest, round.between);
+  EXPECT_TRUE(!begun.empty() || ended) << "work waits and nothing ran";
 
   std::vector<uint64_t> expected;
   for (const auto& batch : in_flight_) expected.insert(expected.end(), batch.begin(), batch.end());
-  EXPECT_EQ(in_flight, expected);
+  EXPECT_EQ(round.in_flight, expected);
+  EXPECT_EQ(round.between, between_);
   EXPECT_LT(in_flight_.size(), rules_.depth) << "no batch may begin, and none was waited for";
 }
 
@@ -124,7 +136,7 @@ void Mirror::EndLeases(absl::Time now) {
     if (sequence.expires >= now) continue;
     const bool held = std::any_of(waiting_.begin(), waiting_.end(), [&](const auto& entry) {
       const Item& item = entry.second;
-      return (item.IsInFlight() || item.arrival <= sequence.expires) && item.Names(id);
+      return (item.HasBegun() || item.arrival <= sequence.expires) && item.Names(id);
     });
     if (!held) due.push_back(id);
   }
@@ -136,7 +148,7 @@ Mirror::Replies Mirror::CheckDropped(absl::Time now, const std::vector<Reply>& r
   std::set<uint64_t> unwanted;
   for (const auto& [serial, item] : waiting_) {
     const bool dropped = item.cancelled || item.step.deadline < now;
-    if (!item.is_call && !item.IsInFlight() && dropped) unwanted.insert(serial);
+    if (!item.is_call && !item.HasBegun() && dropped) unwanted.insert(serial);
   }
   Replies rest;
   std::set<uint64_t> seen;
@@ -162,12 +174,24 @@ bool Mirror::WaitsFor(const Item& later, const Item& earlier) {
   return later.is_call || later.step.layer == earlier.step.layer;
 }
 
+bool Mirror::IsCut(const Item& item) const {
+  return item.IsPrefill() && item.tokens() > rules_.prefill_chunk;
+}
+
+// Of a sequence one step at a time has begun and not ended, whatever its layer; and of all
+// prefills one runs in pieces.
+bool Mirror::WaitsForBegun(const Item& item, const Item& begun) const {
+  if (item.is_call && (begun.in_flight || item.call.kind == CallSpec::Kind::kList)) return true;
+  const bool more = begun.tokens_begun() < begun.tokens();
+  return item.Shares(begun) || (IsCut(item) && IsCut(begun) && more);
+}
+
 bool Mirror::IsFree(uint64_t serial) const {
   const Item& item = waiting_.at(serial);
+  if (item.HasBegun()) return !item.in_flight;
   return std::none_of(waiting_.begin(), waiting_.end(), [&](const auto& entry) {
     const auto& [other, earlier] = entry;
-    // Of a sequence there is one step in flight, whatever its layer.
-    if (earlier.IsInFlight()) return item.is_call || item.Shares(earlier);
+    if (earlier.HasBegun()) return WaitsForBegun(item, earlier);
     return other < serial && WaitsFor(item, earlier);
   });
 }
@@ -187,7 +211,7 @@ void Mirror::CheckOrder(absl::Time now, const std::vector<uint64_t>& begun) cons
   const auto oldest = [this](StepKind kind) {
     return std::find_if(waiting_.begin(), waiting_.end(), [kind](const auto& entry) {
       const Item& item = entry.second;
-      return !item.is_call && !item.IsInFlight() && item.step.kind == kind;
+      return !item.is_call && !item.in_flight && item.step.kind == kind;
     });
   };
   const auto includes = [&begun](uint64_t serial) {
@@ -201,7 +225,7 @@ void Mirror::CheckOrder(absl::Time now, const std::vector<uint64_t>& begun) cons
   const bool aged = prefill != waiting_.end() && !last_was_prefill_ &&
                     now - prefill->second.arrival >= rules_.prefill_max_wait;
   const bool beside_decodes = std::any_of(waiting_.begin(), waiting_.end(), [](const auto& entry) {
-    return entry.second.IsInFlight() && !entry.second.IsPrefill();
+    return entry.second.in_flight && !entry.second.IsPrefill();
   });
   if (aged && IsFree(prefill->first)) {
     EXPECT_TRUE(beside_decodes ? begun.empty() : includes(prefill->first))
@@ -212,6 +236,13 @@ void Mirror::CheckOrder(absl::Time now, const std::vector<uint64_t>& begun) cons
   }
   if (beside_decodes && !begun.empty()) {
     EXPECT_FALSE(waiting_.at(begun.front()).IsPrefill()) << "a prefill began beside decodes";
+  }
+  const bool free_decode = std::any_of(waiting_.begin(), waiting_.end(), [this](const auto& entry) {
+    const auto& [serial, item] = entry;
+    return !item.is_call && !item.IsPrefill() && IsFree(serial);
+  });
+  if (last_was_prefill_ && free_decode && !begun.empty()) {
+    EXPECT_FALSE(waiting_.at(begun.front()).IsPrefill()) << "prefills in a row passed a decode";
   }
   if (!aged && decode != waiting_.end() && !begun.empty() && IsFree(decode->first)) {
     EXPECT_FALSE(waiting_.at(begun.front()).IsPrefill()) << "a prefill passed a decode";
@@ -240,8 +271,7 @@ void Mirror::Begin(absl::Time now, const std::string& id, size_t row, const Repl
   for (const auto& [other, live] : live_) {
     EXPECT_NE(live.slot, sequence.slot) << id << " shares the slot of " << other;
   }
-  EXPECT_GT(sequence.epoch, last_epoch_) << "an epoch came again";
-  last_epoch_ = std::max(last_epoch_, sequence.epoch);
+  EXPECT_TRUE(epochs_.insert(sequence.epoch).second) << "an epoch came again";
   sequence.expires = now + rules_.ttl;
   sequence.layers.resize(static_cast<size_t>(rules_.layers));
   live_[id] = std::move(sequence);

@@ -6,6 +6,8 @@
 #include <functional>
 #include <list>
 #include <map>
+#include <numeric>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -53,9 +55,18 @@ struct MirrorRules {
   uint32_t max_decode_tokens = 0;
   size_t max_queue_steps = 0;
   size_t depth = 1;  // of the backend
+  uint32_t prefill_chunk = 0;
   size_t replay_bytes = 0;
   absl::Duration ttl;
   absl::Duration prefill_max_wait;
+};
+
+// What one Step of the engine did, beside the replies.
+struct Round {
+  bool ran = false;                 // what it returned
+  std::vector<uint64_t> in_flight;  // after it, in the order in which they began
+  uint64_t between = 0;             // likewise the prefill between two of its pieces, or 0
+  int64_t batch_tokens = -1;        // of the batch that it began; -1: none
 };
 
 class Mirror {
@@ -87,10 +98,8 @@ class Mirror {
   void Cancel(uint64_t serial);
   void Drain() { draining_ = true; }
 
-  // Judges what one Step of the engine at `now` answered; `ran` is what it returned, and after it
-  // these steps are in flight, in the order in which they began.
-  void CheckRound(absl::Time now, bool ran, const std::vector<Reply>& replies,
-                  const std::vector<uint64_t>& in_flight);
+  // Judges what one Step of the engine at `now` did and answered.
+  void CheckRound(absl::Time now, const Round& round, const std::vector<Reply>& replies);
 
   const std::map<std::string, Sequence>& live() const { return live_; }
   size_t waiting() const { return waiting_.size(); }
@@ -108,12 +117,16 @@ class Mirror {
     bool cancelled = false;
     // Of each row, or each id of a call: the sequence, "" for none.
     std::vector<std::string> names;
-    std::vector<Action> actions;  // of each row, once it is in flight
+    std::vector<Action> actions;  // of each row, once it has begun
+    bool in_flight = false;       // it, or a piece of it
+    std::vector<int64_t> pieces;  // their tokens, of those that were begun
 
     bool Names(const std::string& id) const;
     bool Shares(const Item& other) const;
-    bool IsInFlight() const { return !actions.empty(); }
+    bool HasBegun() const { return !actions.empty(); }
     bool IsPrefill() const { return !is_call && step.kind == StepKind::kPrefill; }
+    int64_t tokens() const { return static_cast<int64_t>(step.request.total_tokens()); }
+    int64_t tokens_begun() const { return std::accumulate(pieces.begin(), pieces.end(), 0L); }
   };
   using Items = std::map<uint64_t, Item>;  // by serial
   using Replies = std::map<uint64_t, const Reply*>;
@@ -124,11 +137,15 @@ class Mirror {
   void CheckOrder(absl::Time now, const std::vector<uint64_t>& begun) const;
   void CheckCall(absl::Time now, const Item& call, const Reply& reply);
   void CheckBegun(const std::vector<uint64_t>& begun, const Replies& replies);
-  void CheckEnded(absl::Time now, const Replies& replies);
+  void GoOn();
+  void CheckBatch(int64_t tokens);
+  bool CheckEnded(absl::Time now, const Replies& replies, uint64_t between);
 
   // Whether `later` has to wait for `earlier`.
   static bool WaitsFor(const Item& later, const Item& earlier);
   bool IsFree(uint64_t serial) const;
+  bool WaitsForBegun(const Item& item, const Item& begun) const;
+  bool IsCut(const Item& item) const;
 
   Fault Plan(const Item& item, int free, std::vector<Action>* actions) const;
   v1::ErrorReason PlanRow(const Item& item, size_t row, Action* action, uint64_t* position) const;
@@ -139,6 +156,7 @@ class Mirror {
   void RunStep(absl::Time now, const Item& item, const Reply& reply);
   v1::ErrorReason RunRow(absl::Time now, const Item& item, size_t row, Action action,
                          const Reply& reply, std::vector<float>* output);
+  v1::ErrorReason FaultOfRow(const Item& item, size_t row) const;
   void Begin(absl::Time now, const std::string& id, size_t row, const Reply& reply);
   void End(const std::string& id, bool expired);
   void Keep(uint64_t epoch, int layer, size_t bytes);
@@ -150,9 +168,10 @@ class Mirror {
   const Locate locate_;
   bool draining_ = false;
   bool last_was_prefill_ = false;
-  uint64_t last_epoch_ = 0;
+  std::set<uint64_t> epochs_;  // of all sequences that ever were
   std::map<std::string, Sequence> live_;
-  Items waiting_;                               // unanswered, those in flight too
+  Items waiting_;                               // unanswered, those that have begun too
+  uint64_t between_ = 0;                        // the prefill between two of its pieces, or 0
   std::list<std::vector<uint64_t>> in_flight_;  // batch by batch, oldest first
   std::vector<std::string> ending_;             // by release_after, at the end of the round
 

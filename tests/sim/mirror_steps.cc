@@ -47,6 +47,7 @@ void Mirror::CheckBegun(const std::vector<uint64_t>& begun, const Replies& repli
       continue;
     }
     item.actions = std::move(actions);
+    item.in_flight = true;
     batch.push_back(serial);
     for (const std::string& name : item.names) {
       EXPECT_TRUE(name.empty() || names.insert(name).second)
@@ -56,20 +57,56 @@ void Mirror::CheckBegun(const std::vector<uint64_t>& begun, const Replies& repli
   if (!batch.empty()) in_flight_.push_back(std::move(batch));
 }
 
-// The steps that are answered and were not refused are those of the batch that began first.
-void Mirror::CheckEnded(absl::Time now, const Replies& replies) {
+// Another piece of the prefill that is between two.
+void Mirror::GoOn() {
+  last_was_prefill_ = true;
+  waiting_.at(between_).in_flight = true;
+  in_flight_.push_back({between_});
+  between_ = 0;
+}
+
+// The batch that began last has these tokens.
+void Mirror::CheckBatch(int64_t tokens) {
+  ASSERT_FALSE(in_flight_.empty()) << "a batch of nothing";
+  int64_t whole = 0;
+  for (const uint64_t serial : in_flight_.back()) {
+    Item& item = waiting_.at(serial);
+    whole += item.tokens();
+    item.pieces.push_back(IsCut(item) ? tokens : item.tokens());
+    EXPECT_LE(item.tokens_begun(), item.tokens());
+  }
+  if (IsCut(waiting_.at(in_flight_.back().front()))) {
+    EXPECT_GT(tokens, 0);
+    EXPECT_LE(tokens, rules_.prefill_chunk);
+  } else {
+    EXPECT_EQ(tokens, whole);
+  }
+}
+
+// The steps that are answered and were not refused are those of the batch that began first. It may
+// also have been a piece, of which there is more. False where no batch has ended.
+bool Mirror::CheckEnded(absl::Time now, const Replies& replies, uint64_t between) {
   std::vector<uint64_t> ended;
   for (const auto& [serial, reply] : replies) {
     if (waiting_.contains(serial)) ended.push_back(serial);
   }
-  if (ended.empty()) return;
-  ASSERT_FALSE(in_flight_.empty());
-  EXPECT_EQ(ended, in_flight_.front());
+  const bool piece = ended.empty() && between != between_;
+  if (piece) ended.push_back(between);
+  if (ended.empty()) return false;
+  EXPECT_FALSE(in_flight_.empty() || ended != in_flight_.front()) << "not the oldest batch";
+  if (in_flight_.empty()) return true;
   in_flight_.pop_front();
+  if (piece) {
+    between_ = between;
+    waiting_.at(between).in_flight = false;
+    EXPECT_LT(waiting_.at(between).tokens_begun(), waiting_.at(between).tokens());
+    return true;
+  }
   for (const uint64_t serial : ended) RunStep(now, waiting_.at(serial), *replies.at(serial));
   for (const std::string& id : ending_) End(id, /*expired=*/false);
   ending_.clear();
   for (const uint64_t serial : ended) waiting_.erase(serial);
+  return true;
 }
 
 // All rows pass, or the fault names every one that does not.
@@ -152,6 +189,7 @@ void Mirror::RunStep(absl::Time now, const Item& item, const Reply& reply) {
   }
   ExpectSameFault(fault, reply.fault);
   if (!fault.ok() || !reply.fault.ok()) return;
+  EXPECT_EQ(item.tokens_begun(), item.tokens()) << "a piece is missing";
 
   EXPECT_EQ(reply.output, request.discard_output ? std::vector<float>() : output);
   EXPECT_EQ(reply.answer.replayed_rows,
@@ -169,13 +207,37 @@ void Mirror::RunStep(absl::Time now, const Item& item, const Reply& reply) {
   }
 }
 
+// What is wrong with a row that is folded: NaN anywhere in it, or else the first piece in which
+// there is something else.
+v1::ErrorReason Mirror::FaultOfRow(const Item& item, size_t row) const {
+  const std::vector<float>& tokens = item.step.tokens[row];
+  if (std::any_of(tokens.begin(), tokens.end(), [](float x) { return !std::isfinite(x); })) {
+    return v1::ERROR_REASON_NON_FINITE_INPUT;
+  }
+  size_t before = 0;
+  for (size_t i = 0; i < row; ++i) before += item.step.tokens[i].size();
+  const auto piece_with = [&](float number) {
+    const auto at = std::find(tokens.begin(), tokens.end(), number);
+    if (at == tokens.end()) return item.pieces.size();
+    auto token = static_cast<int64_t>(before) + (at - tokens.begin());
+    size_t piece = 0;
+    while (piece < item.pieces.size() && token >= item.pieces[piece]) {
+      token -= item.pieces[piece++];
+    }
+    return piece;
+  };
+  const size_t overflow = piece_with(kOverflowing);
+  const size_t failure = piece_with(kDeviceFailing);
+  if (overflow == item.pieces.size() && failure == overflow) {
+    return v1::ERROR_REASON_UNSPECIFIED;
+  }
+  return overflow <= failure ? v1::ERROR_REASON_STATE_POISONED : v1::ERROR_REASON_DEVICE_ERROR;
+}
+
 // Appends the row's output, and folds it in unless something is wrong with it.
 v1::ErrorReason Mirror::RunRow(absl::Time now, const Item& item, size_t row, Action action,
                                const Reply& reply, std::vector<float>* output) {
   const std::vector<float>& tokens = item.step.tokens[row];
-  const auto holds = [&tokens](float number) {
-    return std::find(tokens.begin(), tokens.end(), number) != tokens.end();
-  };
   const size_t end = output->size() + tokens.size() * kRowNumbers;
   if (action == Action::kPad) {
     output->resize(end, 0);
@@ -188,14 +250,7 @@ v1::ErrorReason Mirror::RunRow(absl::Time now, const Item& item, size_t row, Act
     live_.at(id).touched = true;
     return v1::ERROR_REASON_UNSPECIFIED;
   }
-  v1::ErrorReason why = v1::ERROR_REASON_UNSPECIFIED;
-  if (std::any_of(tokens.begin(), tokens.end(), [](float x) { return !std::isfinite(x); })) {
-    why = v1::ERROR_REASON_NON_FINITE_INPUT;
-  } else if (holds(kOverflowing)) {
-    why = v1::ERROR_REASON_STATE_POISONED;
-  } else if (holds(kDeviceFailing)) {
-    why = v1::ERROR_REASON_DEVICE_ERROR;
-  }
+  const v1::ErrorReason why = FaultOfRow(item, row);
   if (why != v1::ERROR_REASON_UNSPECIFIED) {
     if (why != v1::ERROR_REASON_NON_FINITE_INPUT && action == Action::kFold) {
       live_.at(id).poisoned = true;

@@ -69,10 +69,12 @@ absl::Status FakeBackend::Begin(const Batch& batch) {
       {batch.layer,
        {batch.slots.begin(), batch.slots.end()},
        begun_.size(),
+       batch.tokens(),
        batch.parts.size(),
        std::find(batch.keep_answer.begin(), batch.keep_answer.end(), 1) != batch.keep_answer.end(),
-       batch.parts.front().direct_input,
-       batch.parts.front().direct_output});
+       std::any_of(batch.parts.begin(), batch.parts.end(),
+                   [](const BatchPart& part) { return part.direct_output; }),
+       batch.parts.front().direct_input});
   begun_.push_back(batch);
   return absl::OkStatus();
 }
@@ -152,7 +154,8 @@ std::vector<std::string> FakeBackend::TokensOf(const Batch& batch, const BatchPa
   std::vector<std::string> tokens(static_cast<size_t>(part.tokens));
   if (part.synthetic_seed != 0) {
     for (size_t i = 0; i < tokens.size(); ++i) {
-      const float number = static_cast<float>(part.synthetic_seed % 1000 + i);
+      const float number = static_cast<float>(part.synthetic_seed % 1000 + i +
+                                              static_cast<uint64_t>(part.tokens_before));
       tokens[i].assign(reinterpret_cast<const char*>(&number), sizeof number);
     }
     return tokens;
@@ -189,6 +192,16 @@ std::byte* FakeBackend::AnswerAt(int layer, int32_t slot) {
 std::vector<FakeBackend::RunRecord> FakeBackend::runs() const {
   const std::lock_guard lock(mutex_);
   return runs_;
+}
+
+size_t FakeBackend::batches() const {
+  const std::lock_guard lock(mutex_);
+  return runs_.size();
+}
+
+FakeBackend::RunRecord FakeBackend::last_run() const {
+  const std::lock_guard lock(mutex_);
+  return runs_.back();
 }
 
 void FakeBackend::LoseDevice() {

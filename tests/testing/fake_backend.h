@@ -50,13 +50,16 @@ class FakeBackend final : public Backend {
   struct RunRecord {
     int layer = 0;
     std::vector<int32_t> slots;
-    size_t beside = 0;          // batches that were in flight when it began
+    size_t beside = 0;  // batches that were in flight when it began
+    int64_t tokens = 0;
     size_t parts = 0;           // requests merged
     bool kept = false;          // some row's answer went to the pool
-    bool direct_input = false;  // of its first part
-    bool direct_output = false;
+    bool direct = false;        // some part's output is where a device reaches it
+    bool direct_input = false;  // likewise the input of the first part
   };
   std::vector<RunRecord> runs() const;  // of the batches begun
+  size_t batches() const;               // how many they are
+  RunRecord last_run() const;
 
   void LoseDevice();  // every later Begin, End and ReadAnswer fails
   void FailReads();   // every later ReadAnswer fails

@@ -64,6 +64,11 @@ class Step {
 
   // The input of part `part` is made by the backend.
   void SetSynthetic(size_t part, uint64_t seed) { seeds_[part] = seed; }
+  // Every part is of a request with so many tokens more, before and after it.
+  void SetPiece(int64_t before, int64_t after) {
+    tokens_before_ = before;
+    tokens_after_ = after;
+  }
 
   // Cuts the input of every part at random bytes, into `pieces` pieces, some of them empty.
   void CutPieces(Rng& rng, int pieces) {
@@ -155,6 +160,8 @@ class Step {
       piece_views_[i] = Cut(wires_[i]);
       std::byte* out = want_output_ ? output_.data() + first * output_row_bytes() : nullptr;
       parts[i] = {first, offsets_[row] - first, piece_views_[i], seeds_[i], out};
+      parts[i].tokens_before = tokens_before_;
+      parts[i].tokens_after = tokens_after_;
     }
     return parts;
   }
@@ -168,6 +175,8 @@ class Step {
   std::vector<Tensor> tensors_;
   std::vector<size_t> part_ends_;
   std::vector<uint64_t> seeds_;
+  int64_t tokens_before_ = 0;
+  int64_t tokens_after_ = 0;
   Rng* cut_ = nullptr;
   int pieces_ = 1;
   bool want_output_ = true;

@@ -25,6 +25,7 @@ CHANNEL_OPTIONS = (
     ("grpc.http2.max_frame_size", (1 << 24) - 1),
     ("grpc.http2.lookahead_bytes", 1 << 24),
     ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
@@ -105,8 +106,9 @@ class Calls:
             raise ValueError(f"{rows.layout.name} takes {len(kinds)} tensors, not {len(arrays)}")
         return [_bytes(to_wire(array, kind)) for array, (_, kind) in zip(arrays, kinds)]
 
-    def request(self, layer: int, rows: Rows, x, seed: int) -> bytes:
-        """A PrefillRequest or DecodeRequest. `x`: as of tensors(), or where they lie in a region."""
+    def request(self, layer: int, rows: Rows, x, seed: int) -> list:
+        """A PrefillRequest or DecodeRequest, in parts to be joined once. `x`: as of tensors(), or
+        where they lie in a region."""
         if isinstance(x, Shared):
             return wire.step_request(layer, rows.encoded, [], seed, x.encoded)
         return wire.step_request(layer, rows.encoded, self.tensors(rows, x), seed)
@@ -136,7 +138,7 @@ class Calls:
     def step(self, method: str, layer: int, rows: Rows, x, seed: int) -> Call:
         return Call(
             GDN + method,
-            self.request(layer, rows, x, seed),
+            b"".join(self.request(layer, rows, x, seed)),
             lambda data: self.answer(data, rows, x),
             rows.step_id != 0,
         )

@@ -43,18 +43,19 @@ def shared_memory(region: str, input_offset: int, output_offset: int) -> bytes:
 
 def step_request(
     layer: int, batch: bytes, tensors: list[memoryview], seed: int = 0, shared: bytes = b""
-) -> bytes:
-    """A PrefillRequest or DecodeRequest. `batch` and `shared` are whole fields, tag and length
-    included."""
+) -> list:
+    """A PrefillRequest or DecodeRequest, in parts to be joined. `batch` and `shared` are whole
+    fields, tag and length included."""
     size = sum(t.nbytes for t in tensors)
     synthetic = b"\x21" + seed.to_bytes(8, "little") if seed else b""
-    head = (b"\x08", varint(layer), batch, shared, synthetic)
-    return b"".join((*head, b"\x7a", varint(size), *tensors) if size else head)
+    head = [b"\x08", varint(layer), batch, shared, synthetic]
+    return [*head, b"\x7a", varint(size), *tensors] if size else head
 
 
-def stream_request(step_tag: int, field: int, step: bytes) -> bytes:
-    """A StreamRequest; `field` is 14 for a prefill, 15 for a decode."""
-    return b"".join((b"\x08", varint(step_tag), tag(field, BYTES), varint(len(step)), step))
+def stream_request(step_tag: int, field: int, step: list) -> bytes:
+    """A StreamRequest of a step_request; `field` is 14 for a prefill, 15 for a decode."""
+    size = sum(len(part) for part in step)
+    return b"".join((b"\x08", varint(step_tag), tag(field, BYTES), varint(size), *step))
 
 
 def _read_varint(data, at: int) -> tuple[int, int]:

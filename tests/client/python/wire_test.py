@@ -9,7 +9,9 @@ IDS = ["a", "", "b/c:d.e_f-9"]
 
 
 def parsed(rows: Rows):
-    return message("DecodeRequest").FromString(wire.step_request(3, rows.encoded, [])).batch
+    return (
+        message("DecodeRequest").FromString(b"".join(wire.step_request(3, rows.encoded, []))).batch
+    )
 
 
 def test_every_field_of_a_batch():
@@ -94,15 +96,16 @@ def test_step_request(layer, size):
         [memoryview(data[: size // 2]), memoryview(data[size // 2 :])],
         seed=2**64 - 5,
     )
-    m = message("PrefillRequest").FromString(request)
+    m = message("PrefillRequest").FromString(b"".join(request))
     assert (m.layer, m.synthetic_seed, m.input) == (layer, 2**64 - 5, data.tobytes())
     assert m.batch.step_id == 5
 
 
 def test_stream_request():
     step = message("PrefillRequest")(layer=200, synthetic_seed=3)
+    data = step.SerializeToString()
     m = message("StreamRequest").FromString(
-        wire.stream_request(2**40, 14, step.SerializeToString())
+        wire.stream_request(2**40, 14, [data[:1], memoryview(data)[1:]])
     )
     assert (m.tag, m.prefill) == (2**40, step)
 
@@ -135,7 +138,7 @@ def test_tensors_in_shared_memory(offsets):
     rows = Rows(DataType.FP32, Layout.HIDDEN, 1, request_ids=IDS)
     place = wire.shared_memory("region", *offsets)
     request = message("PrefillRequest").FromString(
-        wire.step_request(3, rows.encoded, [], 9, shared=place)
+        b"".join(wire.step_request(3, rows.encoded, [], 9, shared=place))
     )
     assert (request.layer, request.synthetic_seed, request.input) == (3, 9, b"")
     assert list(request.batch.request_ids) == IDS

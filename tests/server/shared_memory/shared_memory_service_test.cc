@@ -136,7 +136,7 @@ TEST_F(SharedMemoryServiceTest, DeviceMemoryIsLeftToTheDevice) {
       EXPECT_EQ(std::memcmp(memory.data() + kOutput, expected.data(), hidden.size()), 0);
     }
   }
-  EXPECT_TRUE(backend_.runs().front().direct_input && backend_.runs().front().direct_output);
+  EXPECT_TRUE(backend_.runs().front().direct_input && backend_.runs().front().direct);
   EXPECT_TRUE(Unregister("r").ok());
   EXPECT_EQ(opener_.open, 0);
 }
