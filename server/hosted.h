@@ -24,7 +24,7 @@ struct Hosted {
   // nothing more is read of it.
   size_t max_stream_bytes = size_t{64} << 20;
   std::shared_ptr<HostPool> output_pool;  // of the backend, for answers; or null
-  Regions* regions = nullptr;  // may be null where limits do not allow shared memory
+  Regions* regions = nullptr;             // may be null where limits do not allow shared memory
 };
 
 // Where services look for it: null until everything is loaded (NOT_READY).

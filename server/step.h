@@ -62,7 +62,7 @@ struct OutputBuffer {
   std::shared_ptr<void> owner;
   std::byte* data = nullptr;  // null where the host does not reach it
   size_t size = 0;
-  bool direct = false;             // as of BatchPart: memory of a HostPool, or of `device`
+  bool direct = false;  // as of BatchPart: memory of a HostPool, or of `device`
   bool shared = false;
   DeviceMemory* device = nullptr;  // set: whose, from device_offset on
   size_t device_offset = 0;
