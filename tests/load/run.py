@@ -1,0 +1,152 @@
+"""Puts the server under load with ghz, over TCP and a Unix socket, beside an echo.
+
+    run.py --server=PATH --programs=FOLDER --ghz=PATH --out=FOLDER [--quick]
+
+Prints one table and whether the targets hold, then overloads the server. `programs` is where
+load_peer and overload were built. Reports of ghz and sweep.json, which plot.py draws, go to `out`.
+Exit code 1 where a run fails its gate (gate.jq) or a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import payloads
+from ghz import Report, Run
+from hosts import HIDDEN, Hosts, end
+
+PLANES = ("tcp", "unix")
+TITLES = {"echo": "echo", "null": "service, null backend", "server": "gdn-server"}
+CONCURRENCY = (1, 4, 16, 64, 256)
+MIN_OF_ECHO = 0.9  # calls a second of the null backend, decode-steady
+MAX_BESIDE = 3.0  # decode's p99 with prefill beside it, of its p99 alone
+
+
+class Load:
+    """Runs, and a row of the table for each."""
+
+    def __init__(self, arguments, work: Path):
+        self.ghz, self.out, self.work = arguments.ghz, arguments.out, work
+        self.seconds = 2 if arguments.quick else 10
+        self.hosts = Hosts(arguments.server, arguments.programs / "load_peer", work)
+        self.complaints: list[str] = []
+        payloads.write_all(work, HIDDEN)
+
+    def begin(self, config: str, host, label: str, **flags) -> Run:
+        if config != "decode_positions":  # which has a number of calls instead
+            flags["duration"] = f"{self.seconds}s"
+        path = self.out / f"{label}.json"
+        return Run(self.ghz, config, host.target, self.work, path, **flags)
+
+    def finish(self, run: Run) -> Report:
+        report, complaint = run.finish()
+        if complaint:
+            self.complaints.append(f"{run.report.name}: {complaint}")
+        return report
+
+    def together(self, name: str, plane: str, load: str, configs: tuple[str, ...]) -> list[Report]:
+        """Runs at the same time against a program of its own."""
+        host = self.hosts.start(name, plane)
+        runs = [self.begin(c, host, f"{load}-{c}-{plane}-{name}") for c in configs]
+        reports = [self.finish(run) for run in runs]
+        rows = end(host)
+        for config, report in zip(configs, reports):
+            print_row(plane, config if load == "alone" else f"{load}: {config}", name, report, rows)
+        return reports
+
+    def sweep(self, name: str, plane: str) -> list[dict]:
+        """Decodes at one concurrency after the other, in sequences that have begun."""
+        host = self.hosts.start(name, plane)
+        self.begin("decode_steady", host, "warm-up").finish()
+        points = []
+        for concurrency in CONCURRENCY:
+            flags = dict(concurrency=concurrency, connections=min(concurrency, 8), skipFirst=0)
+            label = f"sweep-{plane}-{name}-{concurrency}"
+            report, _ = self.begin("decode_steady", host, label, **flags).finish()
+            if report.errors:
+                self.complaints.append(f"{label}: {report.errors} errors")
+            point = dict(plane=plane, name=TITLES[name], concurrency=concurrency)
+            points.append(point | vars(report))
+        end(host)
+        return points
+
+    def check(self, what: str, value: float, limit: float, at_least: bool) -> None:
+        holds = value >= limit if at_least else value <= limit
+        word = "least" if at_least else "most"
+        print(f"{what:58s} {value:6.2f}, at {word} {limit:.1f}: {'yes' if holds else 'NO'}")
+        if not holds:
+            self.complaints.append(what)
+
+
+def print_head() -> None:
+    units = f"{'rps':>8s} {'p50 ms':>8s} {'p95 ms':>8s} {'p99 ms':>8s}"
+    print(f"{'':5s} {'load':22s} {'server':22s} {units} {'errors':>6s} {'rows/batch':>10s}")
+
+
+def print_row(plane: str, load: str, name: str, report: Report, rows: float | None) -> None:
+    figures = f"{report.rps:8.0f} {report.p50:8.2f} {report.p95:8.2f} {report.p99:8.2f}"
+    batch = f"{rows:10.1f}" if rows else f"{'-':>10s}"
+    load = load.replace("_", "-")
+    print(
+        f"{plane:5s} {load:22s} {TITLES[name]:22s} {figures} {report.errors:6d} {batch}", flush=True
+    )
+
+
+def table(load: Load) -> None:
+    alone, beside = {}, {}
+    print_head()
+    for plane in PLANES:
+        for name in TITLES:
+            (alone[plane, name],) = load.together(name, plane, "alone", ("decode_steady",))
+        for name in TITLES:
+            load.together(name, plane, "alone", ("prefill",))
+        for name in TITLES:
+            both = ("decode_steady", "prefill_beside")
+            beside[plane, name], _ = load.together(name, plane, "mixed", both)
+        for name in TITLES:
+            load.together(name, plane, "alone", ("decode_positions",))
+    for plane in PLANES:
+        ratio = alone[plane, "null"].rps / alone[plane, "echo"].rps
+        load.check(f"{plane}: decode-steady, rps, null backend / echo", ratio, MIN_OF_ECHO, True)
+        ratio = beside[plane, "server"].p99 / alone[plane, "server"].p99
+        load.check(f"{plane}: decode's p99 beside prefill / alone", ratio, MAX_BESIDE, False)
+
+
+def overload(load: Load, program: Path, seconds: int) -> None:
+    # A queue of four steps, so that what is admitted waits for no more; half of the cores, so that
+    # the load itself has the others.
+    threads = max((os.cpu_count() or 1) // 2, 1)
+    host = load.hosts.start("server", "unix", max_queue_steps=4, threads=threads)
+    target, pid = f"--target={host.target}", f"--pid={host.process.pid}"
+    if subprocess.run([program, target, pid, f"--seconds={seconds}"]).returncode != 0:
+        load.complaints.append("overload")
+    end(host)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name in ("server", "programs", "out"):
+        parser.add_argument(f"--{name}", type=lambda path: Path(path).resolve(), required=True)
+    parser.add_argument("--ghz", required=True)
+    parser.add_argument("--quick", action="store_true", help="2 s a run instead of 10")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as work:
+        load = Load(arguments, Path(work))
+        table(load)
+        points = [point for plane in PLANES for name in TITLES for point in load.sweep(name, plane)]
+        (arguments.out / "sweep.json").write_text(json.dumps(points, indent=1))
+        overload(load, arguments.programs / "overload", seconds=10 if arguments.quick else 60)
+    for complaint in load.complaints:
+        print(f"FAILED: {complaint}")
+    return 1 if load.complaints else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
