@@ -40,7 +40,7 @@ class Load:
 
     def begin(self, config: str, host, label: str, **flags) -> Run:
         if config != "decode_positions":  # which has a number of calls instead
-            flags["duration"] = f"{self.seconds}s"
+            flags = {"duration": f"{self.seconds}s"} | flags
         path = self.out / f"{label}.json"
         return Run(self.ghz, config, host.target, self.work, path, **flags)
 
@@ -67,6 +67,7 @@ class Load:
         points = []
         for concurrency in CONCURRENCY:
             flags = dict(concurrency=concurrency, connections=min(concurrency, 8), skipFirst=0)
+            flags["duration"] = "2s"
             label = f"sweep-{plane}-{name}-{concurrency}"
             report, _ = self.begin("decode_steady", host, label, **flags).finish()
             if report.errors:
