@@ -24,11 +24,20 @@ def make_model(folder: Path) -> Path:
 
 
 class Hosts:
-    """The programs, by name: "echo", "null" and "server"."""
+    """The programs, by name: "echo", "null" and "server". A context: what still runs at its end is
+    killed."""
 
     def __init__(self, server: Path, peer: Path, work: Path):
         self.binary, self.peer, self.work = server, peer, work
         self.model = make_model(work / "model")
+        self.started: list[ReadyProcess] = []
+
+    def __enter__(self) -> Hosts:
+        return self
+
+    def __exit__(self, *_) -> None:
+        for host in self.started:
+            host.kill()
 
     def start(self, name: str, plane: str, **flags) -> ReadyProcess:
         """A program that is ready at its only address, of "tcp" or "unix"."""
@@ -38,6 +47,7 @@ class Hosts:
             host = ServerProcess(self.binary, self.model, log, listen=listen, **FLAGS | flags)
         else:
             host = ReadyProcess([self.peer, name, listen], log)
+        self.started.append(host)
         host.await_ready()
         return host
 

@@ -31,10 +31,9 @@ MAX_BESIDE = 3.0  # decode's p99 with prefill beside it, of its p99 alone
 class Load:
     """Runs, and a row of the table for each."""
 
-    def __init__(self, arguments, work: Path):
-        self.ghz, self.out, self.work = arguments.ghz, arguments.out, work
+    def __init__(self, arguments, work: Path, hosts: Hosts):
+        self.ghz, self.out, self.work, self.hosts = arguments.ghz, arguments.out, work, hosts
         self.seconds = 2 if arguments.quick else 10
-        self.hosts = Hosts(arguments.server, arguments.programs / "load_peer", work)
         self.complaints: list[str] = []
         payloads.write_all(work, HIDDEN)
 
@@ -138,8 +137,12 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="2 s a run instead of 10")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as work:
-        load = Load(arguments, Path(work))
+    peer = arguments.programs / "load_peer"
+    with (
+        tempfile.TemporaryDirectory() as work,
+        Hosts(arguments.server, peer, Path(work)) as hosts,
+    ):
+        load = Load(arguments, Path(work), hosts)
         table(load)
         points = [point for plane in PLANES for name in TITLES for point in load.sweep(name, plane)]
         (arguments.out / "sweep.json").write_text(json.dumps(points, indent=1))
