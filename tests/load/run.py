@@ -24,6 +24,7 @@ from hosts import HIDDEN, Hosts, end
 PLANES = ("tcp", "unix")
 TITLES = {"echo": "echo", "null": "service, null backend", "server": "gdn-server"}
 CONCURRENCY = (1, 4, 16, 64, 256)
+COUNTED = ("decode_first", "decode_positions")  # they have a number of calls, the others a time
 MIN_OF_ECHO = 0.9  # calls a second of the null backend, decode-steady
 MAX_BESIDE = 3.0  # decode's p99 with prefill beside it, of its p99 alone
 
@@ -38,7 +39,7 @@ class Load:
         payloads.write_all(work, HIDDEN)
 
     def begin(self, config: str, host, label: str, **flags) -> Run:
-        if config != "decode_positions":  # which has a number of calls instead
+        if config not in COUNTED:
             flags = {"duration": f"{self.seconds}s"} | flags
         path = self.out / f"{label}.json"
         return Run(self.ghz, config, host.target, self.work, path, **flags)
@@ -50,8 +51,9 @@ class Load:
         return report
 
     def together(self, name: str, plane: str, load: str, configs: tuple[str, ...]) -> list[Report]:
-        """Runs at the same time against a program of its own."""
+        """Runs at the same time against a program of its own, in which the sequences have begun."""
         host = self.hosts.start(name, plane)
+        self.finish(self.begin("decode_first", host, "first"))
         runs = [self.begin(c, host, f"{load}-{c}-{plane}-{name}") for c in configs]
         reports = [self.finish(run) for run in runs]
         rows = end(host)
@@ -62,11 +64,10 @@ class Load:
     def sweep(self, name: str, plane: str) -> list[dict]:
         """Decodes at one concurrency after the other, in sequences that have begun."""
         host = self.hosts.start(name, plane)
-        self.begin("decode_steady", host, "warm-up").finish()
+        self.finish(self.begin("decode_first", host, "first"))
         points = []
         for concurrency in CONCURRENCY:
-            flags = dict(concurrency=concurrency, connections=min(concurrency, 8), skipFirst=0)
-            flags["duration"] = "2s"
+            flags = dict(duration="2s", concurrency=concurrency, connections=min(concurrency, 8))
             label = f"sweep-{plane}-{name}-{concurrency}"
             report, _ = self.begin("decode_steady", host, label, **flags).finish()
             if report.errors:
@@ -119,10 +120,10 @@ def table(load: Load) -> None:
 
 
 def overload(load: Load, program: Path, seconds: int) -> None:
-    # A queue of four steps, so that what is admitted waits for no more; half of the cores, so that
+    # A queue of three steps, so that what is admitted waits for no more; half of the cores, so that
     # the load itself has the others.
     threads = max((os.cpu_count() or 1) // 2, 1)
-    host = load.hosts.start("server", "unix", max_queue_steps=4, threads=threads)
+    host = load.hosts.start("server", "unix", max_queue_steps=3, threads=threads)
     target, pid = f"--target={host.target}", f"--pid={host.process.pid}"
     if subprocess.run([program, target, pid, f"--seconds={seconds}"]).returncode != 0:
         load.complaints.append("overload")
