@@ -10,6 +10,7 @@ Exit code 1 where a run fails its gate (gate.jq) or a target is missed.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -25,6 +26,7 @@ PLANES = ("tcp", "unix")
 TITLES = {"echo": "echo", "null": "service, null backend", "server": "gdn-server"}
 CONCURRENCY = (1, 4, 16, 64, 256)
 COUNTED = ("decode_first", "decode_positions")  # they have a number of calls, the others a time
+ROUNDS = 3
 MIN_OF_ECHO = 0.9  # calls a second of the null backend, decode-steady
 MAX_BESIDE = 3.0  # decode's p99 with prefill beside it, of its p99 alone
 
@@ -50,16 +52,18 @@ class Load:
             self.complaints.append(f"{run.report.name}: {complaint}")
         return report
 
-    def together(self, name: str, plane: str, load: str, configs: tuple[str, ...]) -> list[Report]:
+    def together(self, name: str, plane: str, load: str, configs: tuple[str, ...]) -> list[Row]:
         """Runs at the same time against a program of its own, in which the sequences have begun."""
         host = self.hosts.start(name, plane)
         self.finish(self.begin("decode_first", host, "first"))
         runs = [self.begin(c, host, f"{load}-{c}-{plane}-{name}") for c in configs]
         reports = [self.finish(run) for run in runs]
         rows = end(host)
-        for config, report in zip(configs, reports):
-            print_row(plane, config if load == "alone" else f"{load}: {config}", name, report, rows)
-        return reports
+        prefix = "" if load == "alone" else f"{load}: "
+        return [Row(plane, prefix + c, name, r, rows) for c, r in zip(configs, reports)]
+
+    def alone(self, name: str, plane: str, config: str) -> Row:
+        return self.together(name, plane, "alone", (config,))[0]
 
     def sweep(self, name: str, plane: str) -> list[dict]:
         """Decodes at one concurrency after the other, in sequences that have begun."""
@@ -85,38 +89,56 @@ class Load:
             self.complaints.append(what)
 
 
+@dataclasses.dataclass
+class Row:
+    """Of the table."""
+
+    plane: str
+    load: str
+    name: str
+    report: Report
+    rows: float | None  # a batch
+
+    def print(self) -> None:
+        r, batch = self.report, f"{self.rows:10.1f}" if self.rows else f"{'-':>10s}"
+        where = f"{self.plane:5s} {self.load.replace('_', '-'):22s} {TITLES[self.name]:22s}"
+        times = f"{r.p50:8.2f} {r.p95:8.2f} {r.p99:8.2f}"
+        print(f"{where} {r.rps:8.0f} {times} {r.errors:6d} {batch}", flush=True)
+
+
 def print_head() -> None:
     units = f"{'rps':>8s} {'p50 ms':>8s} {'p95 ms':>8s} {'p99 ms':>8s}"
     print(f"{'':5s} {'load':22s} {'server':22s} {units} {'errors':>6s} {'rows/batch':>10s}")
 
 
-def print_row(plane: str, load: str, name: str, report: Report, rows: float | None) -> None:
-    figures = f"{report.rps:8.0f} {report.p50:8.2f} {report.p95:8.2f} {report.p99:8.2f}"
-    batch = f"{rows:10.1f}" if rows else f"{'-':>10s}"
-    load = load.replace("_", "-")
-    print(
-        f"{plane:5s} {load:22s} {TITLES[name]:22s} {figures} {report.errors:6d} {batch}", flush=True
-    )
+def steady(load: Load, plane: str) -> dict[str, Report]:
+    """decode-steady of all programs, in turn, since they are compared: of each the median round."""
+    rounds = [
+        {name: load.alone(name, plane, "decode_steady") for name in TITLES} for _ in range(ROUNDS)
+    ]
+    medians = {}
+    for name in TITLES:
+        rows = sorted((r[name] for r in rounds), key=lambda row: row.report.rps)
+        rows[ROUNDS // 2].print()
+        medians[name] = rows[ROUNDS // 2].report
+    return medians
 
 
-def table(load: Load) -> None:
-    alone, beside = {}, {}
-    print_head()
-    for plane in PLANES:
-        for name in TITLES:
-            (alone[plane, name],) = load.together(name, plane, "alone", ("decode_steady",))
-        for name in TITLES:
-            load.together(name, plane, "alone", ("prefill",))
-        for name in TITLES:
-            both = ("decode_steady", "prefill_beside")
-            beside[plane, name], _ = load.together(name, plane, "mixed", both)
-        for name in TITLES:
-            load.together(name, plane, "alone", ("decode_positions",))
-    for plane in PLANES:
-        ratio = alone[plane, "null"].rps / alone[plane, "echo"].rps
-        load.check(f"{plane}: decode-steady, rps, null backend / echo", ratio, MIN_OF_ECHO, True)
-        ratio = beside[plane, "server"].p99 / alone[plane, "server"].p99
-        load.check(f"{plane}: decode's p99 beside prefill / alone", ratio, MAX_BESIDE, False)
+def of_plane(load: Load, plane: str) -> None:
+    alone, beside = steady(load, plane), {}
+    for name in TITLES:
+        load.alone(name, plane, "prefill").print()
+    for name in TITLES:
+        rows = load.together(name, plane, "mixed", ("decode_steady", "prefill_beside"))
+        beside[name] = rows[0].report
+        for row in rows:
+            row.print()
+    for name in TITLES:
+        load.alone(name, plane, "decode_positions").print()
+    ratio = alone["null"].rps / alone["echo"].rps
+    load.check(f"{plane}: decode-steady, rps, null backend / echo", ratio, MIN_OF_ECHO, True)
+    ratio = beside["server"].p99 / alone["server"].p99
+    load.check(f"{plane}: decode's p99 beside prefill / alone", ratio, MAX_BESIDE, False)
 
 
 def overload(load: Load, program: Path, seconds: int) -> None:
@@ -144,7 +166,9 @@ def main() -> int:
         Hosts(arguments.server, peer, Path(work)) as hosts,
     ):
         load = Load(arguments, Path(work), hosts)
-        table(load)
+        print_head()
+        for plane in PLANES:
+            of_plane(load, plane)
         points = [point for plane in PLANES for name in TITLES for point in load.sweep(name, plane)]
         (arguments.out / "sweep.json").write_text(json.dumps(points, indent=1))
         overload(load, arguments.programs / "overload", seconds=10 if arguments.quick else 60)
