@@ -12,16 +12,12 @@
 #include <string>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/server_builder.h"
-#include "server/engine_thread.h"
-#include "server/grpc_server.h"
 #include "server/message.h"
 #include "server/transport.h"
-#include "tests/bench/null_model.h"
-#include "tests/testing/null_backend.h"
+#include "tests/bench/null_server.h"
 
 namespace gdn {
 namespace {
@@ -59,37 +55,6 @@ class ProtobufEcho : public ProtobufDecode {
     reactor->Finish(grpc::Status::OK);
     return reactor;
   }
-};
-
-// The service with a null backend.
-class NullServer {
- public:
-  explicit NullServer(const std::string& address)
-      : backend_(kShape), engine_(NullOptions(kShape), &backend_) {
-    hosted_.limits.geometry = kShape.geometry;
-    hosted_.limits.layers = {0};
-    hosted_.limits.projections = true;
-    hosted_.limits.slots = static_cast<uint32_t>(kShape.slots);
-    hosted_.limits.max_rows = static_cast<uint32_t>(kShape.max_rows);
-    hosted_.limits.max_tokens = static_cast<uint64_t>(kShape.max_tokens);
-    hosted_.limits.max_decode_tokens = static_cast<uint32_t>(kShape.max_decode_tokens);
-    hosted_.engine = &engine_;
-    readiness_.hosted = &hosted_;
-    thread_ = std::make_unique<EngineThread>(&engine_);
-    server_ = *GrpcServer::Start(readiness_, {address}, 64 << 20, false);
-  }
-  ~NullServer() {
-    thread_.reset();
-    server_->Shutdown(absl::ZeroDuration());
-  }
-
- private:
-  NullBackend backend_;
-  Engine engine_;
-  Hosted hosted_;
-  Readiness readiness_;
-  std::unique_ptr<EngineThread> thread_;
-  std::unique_ptr<GrpcServer> server_;
 };
 
 std::unique_ptr<grpc::Server> StartEcho(const std::string& address, grpc::Service* service,
@@ -208,7 +173,7 @@ void Print(const char* name, std::vector<double>* times, double base) {
 int Main() {
   TuneMalloc();
   const std::string prefix = "unix:/tmp/gdn_wire_bench_" + std::to_string(getpid());
-  NullServer null_server(prefix + "_service");
+  NullServer null_server(kShape, {prefix + "_service"}, /*reflection=*/false);
   BareEcho bare_echo;
   const auto bare = StartEcho(prefix + "_echo", &bare_echo, true);
   ProtobufEcho protobuf_echo;

@@ -13,19 +13,14 @@ from pathlib import Path
 DEADLINE = 120.0  # seconds for anything that a server does only once, on a slow machine
 
 
-class ServerProcess:
-    """Starts the binary. `targets` are the addresses on its ready line, once it was awaited."""
+class ReadyProcess:
+    """A program that prints a ready line with its addresses and ends with SIGTERM. `targets` are
+    the addresses, once the line was awaited."""
 
-    def __init__(self, binary: Path, model: Path, log: Path, **flags):
-        arguments = [
-            f"--model={model}",
-            *(f"--{name}={_text(value)}" for name, value in flags.items()),
-        ]
+    def __init__(self, command: list, log: Path):
         self.log = log
         with open(log, "wb") as stderr:
-            self.process = subprocess.Popen(
-                [binary, *arguments], stdout=subprocess.PIPE, stderr=stderr
-            )
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr)
 
     def await_ready(self) -> None:
         self.ready_line = self._read_line()
@@ -69,6 +64,14 @@ class ServerProcess:
         self.process.kill()
         self.process.wait()
         self.process.stdout.close()
+
+
+class ServerProcess(ReadyProcess):
+    """gdn-server with these flags."""
+
+    def __init__(self, binary: Path, model: Path, log: Path, **flags):
+        arguments = (f"--{name}={_text(value)}" for name, value in flags.items())
+        super().__init__([binary, f"--model={model}", *arguments], log)
 
 
 def _text(value) -> str:

@@ -13,6 +13,8 @@ NullBackend::NullBackend(const BackendShape& shape)
 absl::Status NullBackend::LoadLayer(int, const LayerWeights&) { return absl::OkStatus(); }
 
 absl::Status NullBackend::Begin(const Batch& batch) {
+  ++batches_;
+  rows_ += batch.rows();
   size_t bytes = 0;
   for (const BatchPart& part : batch.parts) {
     for (const std::string_view piece : part.input) bytes += piece.size();

@@ -3,6 +3,7 @@
 // else's.
 #pragma once
 
+#include <atomic>
 #include <vector>
 
 #include "kernels/backend.h"
@@ -20,6 +21,10 @@ class NullBackend : public Backend {
   absl::Status End(std::span<RowFault> faults) override;
   absl::Status ReadAnswer(int layer, int32_t slot, std::span<std::byte> out) override;
 
+  // What it was given so far.
+  int64_t batches() const { return batches_; }
+  int64_t rows() const { return rows_; }
+
  private:
   std::byte* AnswerAt(int layer, int32_t slot);
   void WriteOutput(const Batch& batch);
@@ -28,6 +33,8 @@ class NullBackend : public Backend {
   const BackendShape shape_;
   std::vector<std::byte> input_;
   std::vector<std::byte> answers_;
+  std::atomic<int64_t> batches_ = 0;
+  std::atomic<int64_t> rows_ = 0;
 };
 
 }  // namespace gdn

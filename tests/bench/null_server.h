@@ -1,0 +1,52 @@
+// The whole service on the null backend: what a step costs beside its computation.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "server/engine_thread.h"
+#include "server/grpc_server.h"
+#include "tests/bench/null_model.h"
+#include "tests/testing/null_backend.h"
+
+namespace gdn {
+
+class NullServer {
+ public:
+  // Listens on `addresses`; `reflection` as the server has it.
+  NullServer(const BackendShape& shape, const std::vector<std::string>& addresses, bool reflection)
+      : backend_(shape), engine_(NullOptions(shape), &backend_) {
+    StepLimits& limits = hosted_.limits;
+    limits.geometry = shape.geometry;
+    limits.layers = {0};
+    limits.projections = true;
+    limits.slots = static_cast<uint32_t>(shape.slots);
+    limits.max_rows = static_cast<uint32_t>(shape.max_rows);
+    limits.max_tokens = static_cast<uint64_t>(shape.max_tokens);
+    limits.max_decode_tokens = static_cast<uint32_t>(shape.max_decode_tokens);
+    limits.allow_synthetic_input = true;
+    hosted_.engine = &engine_;
+    readiness_.hosted = &hosted_;
+    thread_ = std::make_unique<EngineThread>(&engine_);
+    server_ = *GrpcServer::Start(readiness_, addresses, 64 << 20, reflection);
+  }
+  ~NullServer() {
+    thread_.reset();
+    server_->Shutdown(absl::ZeroDuration());
+  }
+
+  // The addresses listened on, with the ports that were given.
+  const std::vector<std::string>& addresses() const { return server_->addresses(); }
+  const NullBackend& backend() const { return backend_; }
+
+ private:
+  NullBackend backend_;
+  Engine engine_;
+  Hosted hosted_;
+  Readiness readiness_;
+  std::unique_ptr<EngineThread> thread_;
+  std::unique_ptr<GrpcServer> server_;
+};
+
+}  // namespace gdn

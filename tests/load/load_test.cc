@@ -1,0 +1,75 @@
+// The programs of the load: the echo's answers parse, and the open loop counts what became of
+// calls.
+#include <unistd.h>
+
+#include <memory>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "grpcpp/server_builder.h"
+#include "gtest/gtest.h"
+#include "server/message.h"
+#include "tests/bench/null_server.h"
+#include "tests/load/echo_service.h"
+#include "tests/load/open_loop.h"
+
+namespace gdn {
+namespace {
+
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::SizeIs;
+
+std::string Address(const char* name) {
+  return "unix:" + testing::TempDir() + "load_test_" + std::to_string(getpid()) + name;
+}
+
+TEST(Echo, AnswersTheRequestAsOutput) {
+  for (const size_t bytes : {0, 1, 200, 1 << 20}) {
+    v1::DecodeRequest request;
+    request.set_layer(3);
+    request.mutable_batch()->add_request_ids("a");
+    request.set_input(std::string(bytes, 'x'));
+    v1::DecodeResponse response;
+    ASSERT_TRUE(Parse(AsOutput(Serialize(request)), &response));
+    EXPECT_EQ(response.output(), request.SerializeAsString());
+    EXPECT_EQ(response.ByteSizeLong(), AsOutput(Serialize(request)).Length());
+  }
+}
+
+TEST(Echo, AnswersAnEmptyMessage) {
+  v1::DecodeResponse response;
+  ASSERT_TRUE(Parse(AsOutput(Serialize(v1::DecodeRequest())), &response));
+  EXPECT_EQ(response.output(), "");
+}
+
+TEST(OpenLoop, CountsAnswers) {
+  const NullServer server(NullShape(/*slots=*/256), {Address("null")}, /*reflection=*/false);
+  OpenLoop loop(server.addresses()[0], /*hidden_size=*/2048);
+  const Tally closed = loop.Closed(/*seconds=*/0.2);
+  EXPECT_THAT(closed.latencies_ms, SizeIs(closed.sent));
+  EXPECT_GE(closed.seconds, 0.2);
+  EXPECT_LE(closed.Percentile(0.5), closed.Percentile(0.99));
+  const Tally open = loop.Open(/*rate=*/200, /*seconds=*/0.2);
+  EXPECT_THAT(open.latencies_ms, SizeIs(open.sent));
+  EXPECT_THAT(open.latencies_ms, Not(IsEmpty()));
+  EXPECT_EQ(server.backend().rows(),
+            static_cast<int64_t>(closed.sent + open.sent) * OpenLoop::kRows);
+}
+
+TEST(OpenLoop, TellsTypedRefusalsFromOtherEnds) {
+  EchoService echo;
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(Address("echo"), grpc::InsecureServerCredentials());
+  builder.RegisterService(&echo);
+  builder.SetMaxReceiveMessageSize(16);  // RESOURCE_EXHAUSTED without a reason
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  OpenLoop loop(Address("echo"), /*hidden_size=*/8);
+  const Tally tally = loop.Open(/*rate=*/100, /*seconds=*/0.1);
+  EXPECT_THAT(tally.latencies_ms, IsEmpty());
+  EXPECT_EQ(tally.refused, 0);
+  EXPECT_THAT(tally.wrong, SizeIs(1));
+}
+
+}  // namespace
+}  // namespace gdn

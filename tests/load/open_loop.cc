@@ -1,0 +1,130 @@
+#include "tests/load/open_loop.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "client/cpp/client.h"
+#include "client/cpp/error.h"
+#include "client/cpp/step_call.h"
+#include "gdn/v1/errors.pb.h"
+#include "gdn/v1/gdn_service.pb.h"
+#include "grpcpp/client_context.h"
+
+namespace gdn {
+namespace {
+
+constexpr int kGroups = 16;
+constexpr int kClosed = 2;
+constexpr std::chrono::seconds kTimeout(10);
+
+grpc::ByteBuffer RequestOf(int group, size_t row_bytes) {
+  v1::DecodeRequest request;
+  request.mutable_batch()->set_data_type(v1::DATA_TYPE_BF16);
+  request.mutable_batch()->set_create(true);
+  for (int row = 0; row < OpenLoop::kRows; ++row) {
+    request.mutable_batch()->add_request_ids("overload-" + std::to_string(group) + "-" +
+                                             std::to_string(row));
+  }
+  const std::string input(OpenLoop::kRows * row_bytes, '\0');
+  return client::EncodeStep(request.SerializeAsString(), grpc::Slice(input));
+}
+
+double Seconds(std::chrono::steady_clock::duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
+
+}  // namespace
+
+struct OpenLoop::Call {
+  grpc::ClientContext context;
+  grpc::ByteBuffer response;
+  grpc::Status status;
+  Clock::time_point begin = Clock::now();
+  std::unique_ptr<grpc::GenericClientAsyncResponseReader> reader;
+};
+
+double Tally::Percentile(double p) const {
+  if (latencies_ms.empty()) return 0;
+  std::vector<double> sorted = latencies_ms;
+  std::sort(sorted.begin(), sorted.end());
+  return sorted[static_cast<size_t>(p * static_cast<double>(sorted.size() - 1))];
+}
+
+OpenLoop::OpenLoop(const std::string& target, size_t hidden_size)
+    : channel_(client::Connect(target)), stub_(channel_) {
+  for (int group = 0; group < kGroups; ++group) {
+    requests_.push_back(RequestOf(group, hidden_size * 2));
+  }
+}
+
+Tally OpenLoop::Closed(double seconds) {
+  tally_ = {};
+  const Clock::time_point begin = Clock::now();
+  while (Seconds(Clock::now() - begin) < seconds) {
+    while (in_flight_ < kClosed) Send();
+    TakeOne(Clock::time_point::max());
+  }
+  TakeAll();
+  tally_.seconds = Seconds(Clock::now() - begin);
+  return std::exchange(tally_, {});
+}
+
+Tally OpenLoop::Open(double rate, double seconds) {
+  tally_ = {};
+  std::exponential_distribution<double> gap(rate);
+  const Clock::time_point begin = Clock::now();
+  for (double due = gap(random_); due < seconds; due += gap(random_)) {
+    const auto at =
+        begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(due));
+    while (Clock::now() < at) TakeOne(at);
+    Send();
+  }
+  tally_.seconds = Seconds(Clock::now() - begin);
+  TakeAll();
+  return std::exchange(tally_, {});
+}
+
+void OpenLoop::Send() {
+  auto* call = new Call;  // deleted with its end
+  call->context.set_deadline(std::chrono::system_clock::now() + kTimeout);
+  call->reader = stub_.PrepareUnaryCall(&call->context, "/gdn.v1.GdnService/Decode",
+                                        requests_[next_++ % requests_.size()], &queue_);
+  call->reader->StartCall();
+  call->reader->Finish(&call->response, &call->status, call);
+  ++in_flight_;
+  ++tally_.sent;
+}
+
+void OpenLoop::TakeOne(Clock::time_point until) {
+  void* tag = nullptr;
+  bool ok = false;
+  const auto wait = std::min<Clock::duration>(until - Clock::now(), std::chrono::seconds(1));
+  if (queue_.AsyncNext(&tag, &ok, std::chrono::system_clock::now() + wait) !=
+      grpc::CompletionQueue::GOT_EVENT) {
+    return;
+  }
+  const std::unique_ptr<Call> call(static_cast<Call*>(tag));
+  --in_flight_;
+  Count(*call);
+}
+
+void OpenLoop::TakeAll() {
+  while (in_flight_ > 0) TakeOne(Clock::time_point::max());
+}
+
+void OpenLoop::Count(const Call& call) {
+  if (call.status.ok()) {
+    tally_.latencies_ms.push_back(Seconds(Clock::now() - call.begin) * 1e3);
+    return;
+  }
+  const client::Error error = client::DecodeError(call.status);
+  const bool typed = error.code == grpc::RESOURCE_EXHAUSTED &&
+                     error.reason == v1::ERROR_REASON_QUEUE_FULL && error.retry_delay.count() > 0;
+  if (typed) {
+    ++tally_.refused;
+  } else {
+    ++tally_.wrong[client::CodeName(error.code) + " " + v1::ErrorReason_Name(error.reason)];
+  }
+}
+
+}  // namespace gdn

@@ -1,0 +1,62 @@
+// Decodes sent by the clock, or a few at a time, and what became of them.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "grpcpp/channel.h"
+#include "grpcpp/completion_queue.h"
+#include "grpcpp/generic/generic_stub.h"
+
+namespace gdn {
+
+struct Tally {
+  double seconds = 0;
+  size_t sent = 0;
+  std::vector<double> latencies_ms;     // of the calls answered OK
+  size_t refused = 0;                   // QUEUE_FULL that says when to come again
+  std::map<std::string, size_t> wrong;  // every other end, by code and reason
+
+  double Percentile(double p) const;
+};
+
+// One thread, one channel. Calls take turns through groups of sequences, so that those under way
+// share none.
+class OpenLoop {
+ public:
+  static constexpr int kRows = 16;
+
+  // Steps of layer 0, in bfloat16.
+  OpenLoop(const std::string& target, size_t hidden_size);
+
+  // A few calls in flight at any time.
+  Tally Closed(double seconds);
+  // `rate` calls a second, at random moments; late ones are sent as soon as they can be.
+  Tally Open(double rate, double seconds);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Call;
+
+  void Send();
+  // Takes one call's end, or waits until `until`.
+  void TakeOne(Clock::time_point until);
+  void TakeAll();
+  void Count(const Call& call);
+
+  std::shared_ptr<grpc::Channel> channel_;
+  grpc::GenericStub stub_;
+  grpc::CompletionQueue queue_;
+  std::vector<grpc::ByteBuffer> requests_;
+  std::mt19937_64 random_;
+  Tally tally_;
+  size_t in_flight_ = 0;
+  size_t next_ = 0;
+};
+
+}  // namespace gdn

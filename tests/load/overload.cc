@@ -1,0 +1,106 @@
+// Ten times more load than a server can take: what is admitted is answered as fast as ever, what is
+// not is refused at once and says why, and the memory stays.
+//
+//   overload --target=ADDR --pid=PID [--seconds=60]     PID is the server's, whose memory is read
+//
+// The load is decodes of 16 rows in an open loop: they arrive when it is their time (Poisson),
+// whatever became of those before. Capacity is what a closed loop with a few in flight reaches.
+// Exit code 1 where a target is missed.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "client/cpp/client.h"
+#include "tests/load/open_loop.h"
+
+ABSL_FLAG(std::string, target, "", "the server's address");
+ABSL_FLAG(int, pid, 0, "the server's process");
+ABSL_FLAG(int, seconds, 60, "how long the overload lasts");
+
+namespace gdn {
+namespace {
+
+constexpr double kFactor = 10;
+constexpr double kMaxRatio = 2;       // p99 of admitted calls, overloaded to at half of capacity
+constexpr double kMaxGrowthMib = 64;  // of the resident size, meanwhile
+
+double ResidentMib(int pid) {
+  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmRSS:")) return std::stod(line.substr(6)) / 1024;
+  }
+  return 0;  // it is gone
+}
+
+struct Phase {
+  Tally tally;
+  double mib;  // the server's resident size at the end
+};
+
+void Print(const char* name, double offered, const Phase& phase) {
+  const Tally& tally = phase.tally;
+  std::printf("%-24s %9.0f %9.0f %9.0f %9zu %9.2f %9.2f %9.0f\n", name, offered,
+              tally.sent / tally.seconds, tally.latencies_ms.size() / tally.seconds, tally.refused,
+              tally.Percentile(0.5), tally.Percentile(0.99), phase.mib);
+  for (const auto& [what, count] : tally.wrong) {
+    std::printf("  WRONG: %zu calls ended with %s\n", count, what.c_str());
+  }
+}
+
+bool Check(bool holds, const char* what, double value, double limit) {
+  std::printf("%-44s %8.2f, at most %.0f: %s\n", what, value, limit, holds ? "yes" : "NO");
+  return holds;
+}
+
+// How wide the server's hidden states are; ends the program where it cannot be asked.
+size_t HiddenSize(const std::string& target) {
+  v1::GetServerInfoResponse info;
+  const client::Error error = client::Client(client::Connect(target)).Info(&info);
+  if (error.ok()) return info.geometry().hidden_size();
+  std::fprintf(stderr, "overload: %s\n", client::ToString(error).c_str());
+  std::exit(1);
+}
+
+bool Judge(const Phase& half, const Phase& over, size_t wrong) {
+  const double ratio = over.tally.Percentile(0.99) / half.tally.Percentile(0.99);
+  const double growth = over.mib - half.mib;
+  bool ok = Check(wrong == 0, "kinds of ends that are no typed refusal", wrong, 0);
+  ok &= Check(ratio <= kMaxRatio, "p99 of admitted, to that at half of capacity", ratio, kMaxRatio);
+  ok &= Check(growth <= kMaxGrowthMib, "growth of the resident size, MiB", growth, kMaxGrowthMib);
+  return ok && over.tally.refused > 0 && over.mib > 0;
+}
+
+int Main() {
+  const int pid = absl::GetFlag(FLAGS_pid);
+  const int seconds = absl::GetFlag(FLAGS_seconds);
+  const std::string target = absl::GetFlag(FLAGS_target);
+  OpenLoop loop(target, HiddenSize(target));
+  loop.Closed(/*seconds=*/2);  // begins the sequences
+  const Phase closed = {loop.Closed(/*seconds=*/5), ResidentMib(pid)};
+  const double capacity = closed.tally.latencies_ms.size() / closed.tally.seconds;
+  const Phase half = {loop.Open(capacity / 2, std::max(seconds / 3, 5)), ResidentMib(pid)};
+  const Phase over = {loop.Open(capacity * kFactor, seconds), ResidentMib(pid)};
+
+  std::printf("overload: decodes of %d rows; calls/s, ms, resident MiB\n", OpenLoop::kRows);
+  std::printf("%-24s %9s %9s %9s %9s %9s %9s %9s\n", "", "offered", "sent", "admitted", "refused",
+              "p50", "p99", "MiB");
+  Print("closed loop", capacity, closed);
+  Print("half of capacity", capacity / 2, half);
+  Print("ten times capacity", capacity * kFactor, over);
+  const size_t wrong =
+      closed.tally.wrong.size() + half.tally.wrong.size() + over.tally.wrong.size();
+  return Judge(half, over, wrong) ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace gdn
+
+int main(int argc, char** argv) {
+  absl::ParseCommandLine(argc, argv);
+  return gdn::Main();
+}
