@@ -320,7 +320,7 @@ def test_unregistered_while_a_step_uses_it(client, channel):
         )
         thread.start()
         unregister(channel, region.name)
-        output = place.output(x.nbytes).tobytes()
+        output = place.output(x.nbytes, client.info.data_type, x.shape[1]).tobytes()
         thread.join()
         if outcome == ["OK"]:  # it was there in time, and had ended before the call was answered
             assert output == client.prefill(0, rows[1], x).output.tobytes()

@@ -2,6 +2,7 @@
 
 from .aio import AsyncClient, AsyncStream
 from .client import Client
+from .cuda import CudaRegion
 from .dtype import expand_bf16, round_to_bf16, to_wire
 from .errors import (
     Aborted,
@@ -44,6 +45,7 @@ __all__ = [
     "CallerError",
     "Cancelled",
     "Client",
+    "CudaRegion",
     "DataLoss",
     "DataType",
     "DeadlineExceeded",

@@ -67,6 +67,12 @@ def register_region(region: str, posix_name: str, size: int) -> Call:
     return Call(path, request.SerializeToString(), lambda data: None, repeatable=False)
 
 
+def register_cuda_region(region: str, handle: bytes, size: int) -> Call:
+    request = _Register(region=region, cuda_ipc_handle=handle, byte_size=size)
+    path = SHARED_MEMORY + "RegisterSharedMemory"
+    return Call(path, request.SerializeToString(), lambda data: None, repeatable=False)
+
+
 def unregister_region(region: str) -> Call:
     request = _Unregister(region=region)
     path = SHARED_MEMORY + "UnregisterSharedMemory"
@@ -121,8 +127,6 @@ class Calls:
     def answer(self, data, rows: Rows, x=None) -> types.Answer:
         """Reads the PrefillResponse or DecodeResponse to request(…, rows, x, …) in place."""
         output, slots, epochs, replayed = b"", None, None, 0
-        if isinstance(x, Shared) and not rows.discard_output:
-            output = x.output(self.output_bytes(rows))
         for number, value in wire.fields(data):
             if number == 15:
                 output = value
@@ -133,7 +137,11 @@ class Calls:
             elif number == 3:
                 replayed = value
         width = output_width(self.info.geometry, rows.layout)
-        return types.Answer(from_wire(output, rows.data_type, width), slots, epochs, replayed)
+        if isinstance(x, Shared) and not rows.discard_output:
+            tensor = x.output(self.output_bytes(rows), rows.data_type, width)
+        else:
+            tensor = from_wire(output, rows.data_type, width)
+        return types.Answer(tensor, slots, epochs, replayed)
 
     def step(self, method: str, layer: int, rows: Rows, x, seed: int) -> Call:
         return Call(

@@ -6,12 +6,14 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence as Seq
 from functools import partial
+from typing import TYPE_CHECKING
 
 import grpc
 from numpy.typing import ArrayLike
 
 from . import calls
 from .calls import Call, Calls
+from .cuda import CudaRegion
 from .errors import Cancelled, Unavailable, from_rpc_error
 from .layout import Layout
 from .region import Region
@@ -20,6 +22,9 @@ from .ring import Ring
 from .rows import Rows
 from .stream import Stream
 from .types import Answer, Renewal, Sequence, ServerInfo
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Client:
@@ -177,6 +182,18 @@ class Client:
             prefix,
             mode,
             lambda *region: self._run(calls.register_region(*region)),
+            self._unregister,
+        )
+
+    def cuda_region(self, tensor: torch.Tensor) -> CudaRegion:
+        """The memory of a contiguous PyTorch tensor on the server's GPU, shared with the server,
+        which must run there with --allow_shared_memory. Another process has allocated it.
+
+        Raises Unimplemented, InvalidArgument, Unavailable, OSError, ValueError.
+        """
+        return CudaRegion(
+            tensor,
+            lambda *region: self._run(calls.register_cuda_region(*region)),
             self._unregister,
         )
 

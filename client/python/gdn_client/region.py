@@ -7,11 +7,19 @@ import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from . import wire
+from .dtype import from_wire
+from .layout import DataType
+
+if TYPE_CHECKING:
+    import torch
+
+    from .cuda import CudaRegion
 
 _FOLDER = "/dev/shm"
 
@@ -59,6 +67,10 @@ class Region:
         count = int(np.prod(shape))
         return np.frombuffer(self.memory, dtype, count, offset).reshape(shape)
 
+    def output(self, offset: int, size: int, data_type: DataType, width: int) -> np.ndarray:
+        memory = memoryview(self.memory)[offset : offset + size].toreadonly()
+        return from_wire(memory, data_type, width)
+
     def at(self, input_offset: int, output_offset: int) -> Shared:
         """Where a step has its tensors: the input as it would be sent, one tensor behind the other,
         and the output. They may begin at the same byte, but not otherwise overlap."""
@@ -67,9 +79,9 @@ class Region:
 
 @dataclass(frozen=True)
 class Shared:
-    """Tensors in a region; made by Region.at."""
+    """Tensors in a region; made by its at()."""
 
-    region: Region
+    region: Region | CudaRegion
     input_offset: int
     output_offset: int
     encoded: bytes = field(init=False, repr=False)
@@ -79,7 +91,6 @@ class Shared:
         place = wire.shared_memory(self.region.name, self.input_offset, self.output_offset)
         object.__setattr__(self, "encoded", place)
 
-    def output(self, size: int) -> memoryview:
-        """The output's bytes, as they are."""
-        begin = self.output_offset
-        return memoryview(self.region.memory)[begin : begin + size].toreadonly()
+    def output(self, size: int, data_type: DataType, width: int) -> np.ndarray | torch.Tensor:
+        """The output's `size` bytes as [tokens, width], where they lie."""
+        return self.region.output(self.output_offset, size, data_type, width)
