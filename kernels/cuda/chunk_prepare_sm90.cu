@@ -326,7 +326,7 @@ __global__ void __launch_bounds__(kThreads, 4)
   for (int i = 0; i < work.heads; ++i) {
     StoreLower(kk, shared.gamma[i], shared.for_u[i], shared.lower);
     __syncthreads();
-    InvertUnitLower(shared.lower);
+    InvertUnitLower(shared.lower, threadIdx.x / 32, [] { __syncthreads(); });
     PackInverse<T>(shared.lower, shared.for_w[i], shared.for_u[i]);
     CopyAsyncWait();
     __syncthreads();

@@ -42,6 +42,13 @@ __device__ __forceinline__ unsigned ClusterSize() {
   return size;
 }
 
+// The same in one: no block of the cluster goes on before all have come, and sees what they wrote.
+__device__ __forceinline__ void ClusterSync() {
+  asm volatile(
+      "barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
+          : "memory");
+}
+
 // The address, in the cluster's shared memory, of `local` in block `rank`.
 __device__ __forceinline__ uint32_t PeerAddress(uint32_t local, unsigned rank) {
   uint32_t address;
@@ -62,6 +69,16 @@ __device__ __forceinline__ unsigned LoadRelaxed(const unsigned* from) {
   unsigned value;
   asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
   return value;
+}
+
+// With a Release elsewhere: what was written before it is seen by what follows here.
+__device__ __forceinline__ unsigned LoadAcquire(const unsigned* from) {
+  unsigned value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
+__device__ __forceinline__ void StoreRelease(unsigned* to, unsigned value) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
 }
 
 // 16 bytes that are read once: not kept in L1, and not moved by the compiler.
@@ -142,6 +159,14 @@ __device__ __forceinline__ uint4 LoadMatricesTransposed(uint32_t address) {
   return r;
 }
 
+// The way back: thread t brings the pair at (t / 4, 2 * (t % 4)) of the transpose of each matrix.
+__device__ __forceinline__ void StoreMatricesTransposed(uint32_t address, uint4 r) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                   address),
+               "r"(r.x), "r"(r.y), "r"(r.z), "r"(r.w)
+               : "memory");
+}
+
 // 16 bytes of shared memory.
 __device__ __forceinline__ float4 LoadSharedFloats(uint32_t address) {
   float4 v;
@@ -168,9 +193,10 @@ __device__ __forceinline__ void WarpgroupFence() {
 __device__ __forceinline__ void WarpgroupCommit() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
-// Waits for all products committed.
+// Waits for all products committed but the last `kPending` groups.
+template <int kPending = 0>
 __device__ __forceinline__ void WarpgroupWait() {
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 // Has the compiler settle these registers here: before the fence, or after the wait.
 template <int N>
@@ -196,24 +222,24 @@ __device__ __forceinline__ uint64_t RowsAreK(uint32_t address) {
          (address & 0x3ffff) >> 4;
 }
 
-// d += a * b, by a warpgroup; a warp takes 16 rows. Registers are as in Mma, its d for every 8
+// d += a * b, or with kAdd false d = a * b, by a warpgroup; a warp takes 16 rows. Registers are as in Mma, its d for every 8
 // columns in turn.
 #define GDN_FLOATS8(d, i)                                                               \
   "+f"((d)[i]), "+f"((d)[i + 1]), "+f"((d)[i + 2]), "+f"((d)[i + 3]), "+f"((d)[i + 4]), \
       "+f"((d)[i + 5]), "+f"((d)[i + 6]), "+f"((d)[i + 7])
 #define GDN_WGMMA_N64(TYPE, B_LAYOUT)                                                \
   asm volatile(                                                                      \
-      "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"                                 \
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %37, 0;\n"                               \
       "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE                    \
       " "                                                                            \
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, " \
       "%17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, " \
       "{%32, %33, %34, %35}, %36, add, 1, 1, " B_LAYOUT ";\n}"                       \
       : GDN_FLOATS8(d, 0), GDN_FLOATS8(d, 8), GDN_FLOATS8(d, 16), GDN_FLOATS8(d, 24) \
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b))
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "n"(kAdd))
 #define GDN_WGMMA_N128(TYPE, B_LAYOUT)                                                 \
   asm volatile(                                                                        \
-      "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"                                   \
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %69, 0;\n"                                 \
       "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPE "." TYPE                     \
       " "                                                                              \
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, "   \
@@ -224,10 +250,10 @@ __device__ __forceinline__ uint64_t RowsAreK(uint32_t address) {
       "{%64, %65, %66, %67}, %68, add, 1, 1, " B_LAYOUT ";\n}"                         \
       : GDN_FLOATS8(d, 0), GDN_FLOATS8(d, 8), GDN_FLOATS8(d, 16), GDN_FLOATS8(d, 24),  \
         GDN_FLOATS8(d, 32), GDN_FLOATS8(d, 40), GDN_FLOATS8(d, 48), GDN_FLOATS8(d, 56) \
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b))
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "n"(kAdd))
 
 // 64 columns, b's rows are n.
-template <typename T>
+template <typename T, bool kAdd = true>
 __device__ __forceinline__ void WarpgroupMma(float (&d)[32], uint4 a, uint64_t b) {
   if constexpr (std::is_same_v<T, __half>) {
     GDN_WGMMA_N64("f16", "0");
@@ -236,7 +262,7 @@ __device__ __forceinline__ void WarpgroupMma(float (&d)[32], uint4 a, uint64_t b
   }
 }
 // 128 columns, b's rows are k.
-template <typename T>
+template <typename T, bool kAdd = true>
 __device__ __forceinline__ void WarpgroupMma(float (&d)[64], uint4 a, uint64_t b) {
   if constexpr (std::is_same_v<T, __half>) {
     GDN_WGMMA_N128("f16", "1");
@@ -260,6 +286,10 @@ __device__ __forceinline__ void CopyAsync16(uint32_t to, const void* from, bool 
                "r"(valid ? 16 : 0)
                : "memory");
 }
+// Has this thread arrive at `barrier`, as one of its arrivals, once all its copies so far are done.
+__device__ __forceinline__ void CopyAsyncArrive(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
 // Waits for all such copies of this thread.
 __device__ __forceinline__ void CopyAsyncWait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
@@ -278,6 +308,10 @@ __device__ __forceinline__ void BarrierArriveExpect(uint32_t barrier, unsigned b
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                : "memory");
 }
+// Arrives at a barrier of another block of the cluster, by its peer address.
+__device__ __forceinline__ void BarrierArrivePeer(uint32_t peer_barrier) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(peer_barrier) : "memory");
+}
 // Waits until the phase of this parity has completed.
 __device__ __forceinline__ void BarrierWait(uint32_t barrier, unsigned parity) {
   asm volatile(
@@ -294,6 +328,16 @@ __device__ __forceinline__ void CopyBulk(uint32_t to, const void* from, unsigned
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
           "r"(to),
       "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+// The same to all blocks of the cluster that `blocks` names by bits, to the same place in each and
+// counted by the same barrier there.
+__device__ __forceinline__ void CopyBulkToAll(uint32_t to, const void* from, unsigned bytes,
+                                              uint32_t barrier, uint16_t blocks) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1], %2, [%3], %4;" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "h"(blocks)
       : "memory");
 }
 
@@ -317,6 +361,10 @@ __device__ __forceinline__ void CopyBulk(uint32_t to, const void* from, unsigned
 // Orders this thread's accesses to shared memory before those of the copy engine that follow.
 __device__ __forceinline__ void AsyncProxyFence() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+// Orders accesses to global memory by threads before those of the copy engine that follow.
+__device__ __forceinline__ void AsyncProxyFenceGlobal() {
+  asm volatile("fence.proxy.async.global;" ::: "memory");
 }
 // `bytes` (a multiple of 16) from shared to global memory.
 __device__ __forceinline__ void StoreBulk(void* to, uint32_t from, unsigned bytes,
@@ -344,9 +392,12 @@ __device__ __forceinline__ void PrefetchBulk(const void* from, unsigned bytes) {
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 }
 
-// A barrier among `threads` threads, whole warps, and whether any of them had `x`; ids from 1 on, 0
-// is
-// __syncthreads.
+// A barrier among `threads` threads, whole warps; ids from 1 on, 0 is __syncthreads.
+__device__ __forceinline__ void NamedBarrier(int id, int threads) {
+  asm volatile("barrier.cta.sync.aligned %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// The same, and whether any of the threads had `x`.
 __device__ __forceinline__ bool NamedBarrierOr(int id, int threads, bool x) {
   int any;
   asm volatile(

@@ -1,5 +1,4 @@
-// The inverse of a unit lower triangular 64 x 64 matrix in shared memory, by a block of 128
-// threads.
+// The inverse of a unit lower triangular 64 x 64 matrix in shared memory, by 128 threads.
 #pragma once
 
 #include "kernels/cuda/tile.cuh"
@@ -136,27 +135,27 @@ __device__ __forceinline__ void StoreNegatedTransposed(const TileSum& m21t, floa
   }
 }
 
-// In place, by 128 threads; ends with a barrier. Nothing above the diagonal's tiles is read or
-// written.
-__device__ __forceinline__ void InvertUnitLower(float* a) {
+// In place, by four warps, this one `warp`, that `sync()` brings together; ends with that. Nothing
+// above the diagonal's tiles is read or written.
+template <typename F>
+__device__ __forceinline__ void InvertUnitLower(float* a, int warp, F&& sync) {
   constexpr int kHalf = 32;
   const auto diagonal = [&](int row) { return a + row * (kLowerStride + 1); };
-  const int warp = threadIdx.x / 32;
   InvertDiagonalTile(diagonal(warp * kTileDim));
-  __syncthreads();
+  sync();
   if (warp < 2) {
     float* half = diagonal(warp * kHalf);
     const TileSum m21t = MultiplyBlocks<kTileDim>(half, 0, 0);
     __syncwarp();
     StoreNegatedTransposed(m21t, half + kTileDim * kLowerStride);
   }
-  __syncthreads();
+  sync();
   const int j = warp % 2 * kTileDim;
   const int i = warp / 2 * kTileDim;
   const TileSum m21t = MultiplyBlocks<kHalf>(a, i, j);
-  __syncthreads();
+  sync();
   StoreNegatedTransposed(m21t, a + (kHalf + i) * kLowerStride + j);
-  __syncthreads();
+  sync();
 }
 
 }  // namespace gdn::cuda

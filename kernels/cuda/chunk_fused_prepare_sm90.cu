@@ -1,0 +1,474 @@
+#include <algorithm>
+#include <type_traits>
+
+#include "kernels/cuda/chunk_fused_sm90.h"
+#include "kernels/cuda/chunk_tile.cuh"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/tile_rows.cuh"
+#include "kernels/cuda/unit_lower.cuh"
+
+namespace gdn::cuda {
+namespace {
+
+constexpr int kWarps = 4;  // of a group, which takes a chunk and key head by itself
+constexpr int kThreads = kWarps * 32;
+constexpr int kGroups = 4;    // that an SM holds, to hide one another's latencies
+constexpr int kMaxHeads = 4;  // value heads that a group takes, one after another
+constexpr int kBlocks = kChunk / kTileDim;
+constexpr int kDimTiles = kFusedDim / kTileDim;
+constexpr int kRecord = kBlocks * kDimTiles * 32;  // 16-byte pieces of 64 x 128 elements
+constexpr float kLog2E = 1.4426950408889634f;
+
+struct alignas(kRowBytes) Shared {
+  unsigned char k[kChunk * kRowBytes];
+  unsigned char q[kChunk * kRowBytes];
+  float lower[kChunk * kLowerStride];  // A, its inverse T, then that as operands
+  float k_norm[kChunk];
+  float q_scale[kChunk];            // scale * nq
+  float gamma[kMaxHeads][kChunk];   // / ln 2
+  float beta[kMaxHeads][kChunk];    // 0 beyond the row's end
+  float decay[kMaxHeads][kChunk];   // n_i * d_i
+};
+
+__device__ __forceinline__ int GroupWarp() {
+  return __shfl_sync(~0u, static_cast<int>(threadIdx.x % kThreads / 32), 0);  // uniform
+}
+__device__ __forceinline__ void GroupSync() {
+  NamedBarrier(1 + static_cast<int>(threadIdx.x) / kThreads, kThreads);
+}
+
+// The items of work, in the order in which the chain wants them: by waves of key heads, in these by
+// chunks, in these by key heads and pieces of their group of value heads.
+struct Items {
+  unsigned chunks;
+  int key_heads;
+  int wave_heads;
+  int group;   // value heads of a key head
+  int pieces;  // of a group
+
+  explicit __device__ Items(const ChunkFusedParams& p)
+      : chunks(static_cast<unsigned>(p.chunks.count)),
+        key_heads(p.rule.heads.key_heads),
+        wave_heads(p.wave_heads),
+        group(p.rule.heads.value_heads / key_heads),
+        pieces((group + kMaxHeads - 1) / kMaxHeads) {}
+
+  __device__ unsigned count() const { return chunks * key_heads * pieces; }
+};
+
+struct Item {
+  int64_t chunk;
+  int key_head;
+  int first_head;  // value heads first_head..first_head+heads
+  int heads;
+  bool first_piece;
+
+  __device__ Item(const Items& items, unsigned n) {
+    const unsigned per_wave = items.chunks * items.wave_heads * items.pieces;
+    const int wave = static_cast<int>(n / per_wave);
+    const unsigned rest = n % per_wave;
+    const int first_key = wave * items.wave_heads;
+    const unsigned width = min(items.wave_heads, items.key_heads - first_key) * items.pieces;
+    chunk = rest / width;
+    const int unit = static_cast<int>(rest % width);
+    key_head = first_key + unit / items.pieces;
+    const int piece = unit % items.pieces;
+    const int most = (items.group + items.pieces - 1) / items.pieces;
+    first_head = key_head * items.group + piece * most;
+    heads = min(most, items.group - piece * most);
+    first_piece = piece == 0;
+  }
+
+  __device__ int64_t record(const ChunkFusedParams& p, int head) const {
+    return chunk * p.rule.heads.value_heads + first_head + head;
+  }
+};
+
+// A lane's tokens, 2l and 2l + 1, of one head.
+struct LaneGates {
+  float2 gamma;
+  float2 beta;
+};
+
+// gamma and beta of a head, by one warp.
+__device__ __forceinline__ LaneGates LoadGates(const ChunkFusedParams& p, const ChunkTile& tile,
+                                               int head) {
+  const int lane = threadIdx.x % 32;
+  const int64_t heads = p.rule.heads.value_heads;
+  float g[2], beta[2];
+#pragma unroll
+  for (int e = 0; e < 2; ++e) {
+    const int i = 2 * lane + e;
+    const int64_t at = (tile.begin + i) * heads + head;
+    const bool valid = i < tile.length;
+    g[e] = valid && p.rule.g != nullptr ? p.rule.g[at] : 0.0f;
+    beta[e] = !valid ? 0.0f : p.rule.beta != nullptr ? p.rule.beta[at] : 1.0f;
+  }
+  float sum = g[0] + g[1];
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const float below = __shfl_up_sync(~0u, sum, step);
+    if (lane >= step) sum += below;
+  }
+  return {{(sum - g[1]) * kLog2E, sum * kLog2E}, {beta[0], beta[1]}};
+}
+
+// Leaves what depends on the gates of a head in shared memory and in the workspace, by one warp.
+__device__ __forceinline__ void StoreGates(const LaneGates& lane_gates, int head, Shared& shared,
+                                           ChunkFactors& factors) {
+  const int lane = threadIdx.x % 32;
+  const auto [gamma, beta] = lane_gates;
+  const float last = __shfl_sync(~0u, gamma.y, 31);
+  const float2 norm = reinterpret_cast<const float2*>(shared.k_norm)[lane];
+  const float2 q_scale = reinterpret_cast<const float2*>(shared.q_scale)[lane];
+  const float2 decay = {Exp2(gamma.x), Exp2(gamma.y)};
+  reinterpret_cast<float2*>(shared.gamma[head])[lane] = gamma;
+  reinterpret_cast<float2*>(shared.beta[head])[lane] = beta;
+  reinterpret_cast<float2*>(shared.decay[head])[lane] = {norm.x * Exp2(last - gamma.x),
+                                                         norm.y * Exp2(last - gamma.y)};
+  reinterpret_cast<float2*>(factors.for_y)[lane] = {-decay.x * norm.x, -decay.y * norm.y};
+  reinterpret_cast<float2*>(factors.for_o)[lane] = {decay.x * q_scale.x, decay.y * q_scale.y};
+  if (lane == 31) factors.decay = decay.y;
+}
+
+// The norms of the warp's 16 rows of k and q; fp16 keys, which have no range for any length, are
+// normalised in place.
+template <typename T>
+__device__ __forceinline__ void Norms(const ChunkFusedParams& p, Shared& shared) {
+  const int first = GroupWarp() * kTileDim;
+  const int mine = first + threadIdx.x % kTileDim;
+  constexpr bool kInPlace = std::is_same_v<T, __half>;
+  const bool l2norm = p.rule.qk_l2norm;
+  const uint32_t k = SharedAddress(shared.k);
+  if (l2norm) {
+    RowScales<T>(SharedAddress(shared.q), first, shared.q_scale);
+    if constexpr (kInPlace) {
+      NormalizeRows<T>(k, first);
+    } else {
+      RowScales<T>(k, first, shared.k_norm);
+    }
+  }
+  __syncwarp();
+  if (threadIdx.x % 32 < kTileDim) {
+    if (!l2norm || kInPlace) shared.k_norm[mine] = 1.0f;
+    shared.q_scale[mine] = (l2norm ? shared.q_scale[mine] : 1.0f) * p.rule.scale;
+  }
+}
+
+// The place of row `row` and 16-byte piece `piece` among the panels of a record of 64 rows.
+__device__ __forceinline__ int PanelPiece(int row, int piece) {
+  return (piece / 8 * kChunk + row) * 8 + ((piece ^ row) & 7);
+}
+
+// Rows as they are in shared memory, where pieces are permuted alike.
+__device__ __forceinline__ void StoreRows(const unsigned char* rows, uint4* to) {
+#pragma unroll
+  for (int e = threadIdx.x % kThreads; e < kRecord; e += kThreads) {
+    const int row = e / (kRowBytes / 16);
+    const int place = e % (kRowBytes / 16);
+    to[(place / 8 * kChunk + row) * 8 + place % 8] = reinterpret_cast<const uint4*>(rows)[e];
+  }
+}
+
+// Calls f(row, column, pair of sums) for the lane's pairs of a tile at (row, column).
+template <typename Sum, typename F>
+__device__ __forceinline__ void ForEachPair(Sum& s, int row, int column, F&& f) {
+  const int i = row + threadIdx.x % 32 / 4;
+  const int j = column + threadIdx.x % 4 * 2;
+  f(i, j, s.left);
+  f(i, j + 8, s.right);
+  f(i + 8, j, s.left + 2);
+  f(i + 8, j + 8, s.right + 2);
+}
+
+// Products of the warp's 16 rows, with the tiles of columns up to the diagonal's:
+//   kk_ij = n_i * n_j * (k_i · k_j),  qk_ij = scale * nq_i * n_j * (q_i · k_j)
+template <typename T>
+__device__ __forceinline__ void MultiplyRows(const Shared& shared, TileSum (&kk)[kBlocks],
+                                             TileSum (&qk)[kBlocks]) {
+  const int warp = GroupWarp();
+  const LaneAddress k(SharedAddress(shared.k));
+  const LaneAddress q(SharedAddress(shared.q));
+#pragma unroll
+  for (int c = 0; c < kDimTiles; ++c) {
+    const LeftTile k_rows = LoadLeft16(k, warp * kTileDim, c);
+    const LeftTile q_rows = LoadLeft16(q, warp * kTileDim, c);
+#pragma unroll
+    for (int j = 0; j < kBlocks; ++j) {
+      if (j > warp) break;
+      const Tile columns = LoadTile16(k, j * kTileDim, c);
+      MultiplyAdd<T>(kk[j], k_rows, columns);
+      MultiplyAdd<T>(qk[j], q_rows, columns);
+    }
+  }
+#pragma unroll
+  for (int j0 = 0; j0 < kBlocks; ++j0) {
+    const auto scale = [&](const float* row_scale) {
+      return [&shared, row_scale](int i, int j, float* pair) {
+        const float2 norm_j = *reinterpret_cast<const float2*>(shared.k_norm + j);
+        pair[0] *= row_scale[i] * norm_j.x;
+        pair[1] *= row_scale[i] * norm_j.y;
+      };
+    };
+    ForEachPair(kk[j0], warp * kTileDim, j0 * kTileDim, scale(shared.k_norm));
+    ForEachPair(qk[j0], warp * kTileDim, j0 * kTileDim, scale(shared.q_scale));
+  }
+}
+
+// A_ij = beta_i * kk_ij * exp(gamma_i - gamma_j) for i > j
+__device__ __forceinline__ void StoreLower(const TileSum (&kk)[kBlocks], const float* gamma,
+                                           const float* beta, float* lower) {
+  const int warp = GroupWarp();
+#pragma unroll
+  for (int j0 = 0; j0 < kBlocks; ++j0) {
+    if (j0 > warp) break;
+    ForEachPair(kk[j0], warp * kTileDim, j0 * kTileDim, [&](int i, int j, const float* pair) {
+      const float2 gamma_j = *reinterpret_cast<const float2*>(gamma + j);
+      const float x = beta[i] * pair[0] * Exp2(gamma[i] - gamma_j.x);
+      const float y = beta[i] * pair[1] * Exp2(gamma[i] - gamma_j.y);
+      // What is not below the diagonal, and may not be finite, is never read.
+      *reinterpret_cast<float2*>(lower + i * kLowerStride + j) = {x, y};
+    });
+  }
+}
+
+// T as operands, in place of its rows 16 * i..: of its transpose without the diagonal, the tile at
+// rows j and columns i, each row multiplied by its beta; as a left one for X, each column by its
+// decay too, and as a right one for P.
+__device__ __forceinline__ uint4* PackedInverse(float* lower, int i, int j, bool for_p) {
+  return reinterpret_cast<uint4*>(lower + i * kTileDim * kLowerStride) +
+         ((for_p ? kBlocks : 0) + j) * 32 + threadIdx.x % 32;
+}
+
+__device__ __forceinline__ TileSum ScaleColumns(const TileSum& m, const float* factors) {
+  const float2 x = reinterpret_cast<const float2*>(factors)[threadIdx.x % 4];
+  const float2 y = reinterpret_cast<const float2*>(factors)[threadIdx.x % 4 + 4];
+  return {{m.left[0] * x.x, m.left[1] * x.y, m.left[2] * x.x, m.left[3] * x.y},
+          {m.right[0] * y.x, m.right[1] * y.y, m.right[2] * y.x, m.right[3] * y.y}};
+}
+
+__device__ __forceinline__ TileSum ScaleRows(const TileSum& m, float top, float bottom) {
+  return {{m.left[0] * top, m.left[1] * top, m.left[2] * bottom, m.left[3] * bottom},
+          {m.right[0] * top, m.right[1] * top, m.right[2] * bottom, m.right[3] * bottom}};
+}
+
+__device__ __forceinline__ void ClearDiagonal(TileSum& m) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int e = 0; e < 2; ++e) {
+    if (lane / 4 == lane % 4 * 2 + e) m.left[e] = m.right[2 + e] = 0.0f;
+  }
+}
+
+// A warp takes its 16 rows of T.
+template <typename T>
+__device__ __forceinline__ void PackInverse(float* lower, const float* beta, const float* decay) {
+  const int warp = GroupWarp();
+  const int row = threadIdx.x % 32 / 4;
+  TileSum m[kBlocks];
+#pragma unroll
+  for (int j = 0; j < kBlocks; ++j) {
+    if (j <= warp) {
+      m[j] = LoadSumTransposed(lower + warp * kTileDim * kLowerStride + j * kTileDim);
+    }
+  }
+  __syncwarp();
+#pragma unroll
+  for (int j = 0; j < kBlocks; ++j) {
+    if (j > warp) break;
+    if (j == warp) ClearDiagonal(m[j]);
+    m[j] = ScaleRows(m[j], beta[j * kTileDim + row], beta[j * kTileDim + row + 8]);
+    *PackedInverse(lower, warp, j, true) = PackTile<T>(m[j]);
+    *PackedInverse(lower, warp, j, false) =
+        PackLeft<T>(ScaleColumns(m[j], decay + warp * kTileDim)).r;
+  }
+}
+
+// The sums of 32 columns side by side are rows g and g + 8 of eight columns each; lane t of a quad
+// has two of each eight. Gathers eight for lane t, the t-th: of row g, then of row g + 8.
+template <typename T>
+__device__ __forceinline__ void GatherRows(const TileSum& first, const TileSum& second,
+                                           uint4 (&rows)[2]) {
+  const int t = threadIdx.x % 4;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const auto pack = [&](const float* sum) {
+      return PackPair<T>(sum[2 * half], sum[2 * half + 1]);
+    };
+    uint32_t x[4] = {pack(first.left), pack(first.right), pack(second.left), pack(second.right)};
+    // A transposition of 4 x 4 in two exchanges: with the lane 2 away, then with the one beside.
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      const uint32_t got = __shfl_xor_sync(~0u, t < 2 ? x[e + 2] : x[e], 2);
+      (t < 2 ? x[e + 2] : x[e]) = got;
+    }
+#pragma unroll
+    for (int e = 0; e < 4; e += 2) {
+      const uint32_t got = __shfl_xor_sync(~0u, t % 2 == 0 ? x[e + 1] : x[e], 1);
+      (t % 2 == 0 ? x[e + 1] : x[e]) = got;
+    }
+    rows[half] = {x[0], x[1], x[2], x[3]};
+  }
+}
+
+// 16 rows, 32 columns from piece `piece` on, to a record of panels.
+template <typename T>
+__device__ __forceinline__ void StoreSums(const TileSum& first, const TileSum& second, int row,
+                                          int piece, uint4* to) {
+  const int lane = threadIdx.x % 32;
+  uint4 rows[2];
+  GatherRows<T>(first, second, rows);
+  to[PanelPiece(row + lane / 4, piece + lane % 4)] = rows[0];
+  to[PanelPiece(row + lane / 4 + 8, piece + lane % 4)] = rows[1];
+}
+
+// X_j = beta_j * (decay_j * k_j + sum over i > j of T_ij * decay_i * k_i), a warp taking 32 columns.
+// The first term, all of it where gates decay fast or keys are far apart, is thus rounded only
+// once.
+template <typename T>
+__device__ __forceinline__ void StoreX(const Shared& shared, float* lower, const float* beta,
+                                       const float* decay, uint4* to) {
+  constexpr int kMine = kDimTiles / kWarps;
+  static_assert(kMine == 2);
+  const int first = GroupWarp() * kMine;
+  const LaneAddress k(SharedAddress(shared.k));
+#pragma unroll
+  for (int j = 0; j < kBlocks; ++j) {
+    const int row = j * kTileDim + threadIdx.x % 32 / 4;
+    TileSum x[kMine];
+#pragma unroll
+    for (int c = 0; c < kMine; ++c) {
+      x[c] = ScaleRows(UnpackTile<T>(LoadTile16(k, j * kTileDim, first + c)),
+                       beta[row] * decay[row], beta[row + 8] * decay[row + 8]);
+    }
+#pragma unroll
+    for (int i = j; i < kBlocks; ++i) {
+      const LeftTile m = {*PackedInverse(lower, i, j, false)};
+#pragma unroll
+      for (int c = 0; c < kMine; ++c) {
+        MultiplyAdd<T>(x[c], m, LoadTile16Transposed(k, i * kTileDim, first + c));
+      }
+    }
+    StoreSums<T>(x[0], x[1], j * kTileDim, 2 * first, to);
+  }
+}
+
+// P_ij = beta_j * (R_ij + sum over l > j of R_il * T_lj) with R_il = qk_il * exp(gamma_i - gamma_l)
+// for l <= i, else 0; a warp takes its 16 rows.
+template <typename T>
+__device__ __forceinline__ void StoreP(const TileSum (&qk)[kBlocks], float* lower,
+                                       const float* gamma, const float* beta, uint4* to) {
+  const int warp = GroupWarp();
+  TileSum p[kBlocks];
+  LeftTile r[kBlocks];
+#pragma unroll
+  for (int j0 = 0; j0 < kBlocks; ++j0) {
+    if (j0 > warp) break;
+    p[j0] = qk[j0];
+    ForEachPair(p[j0], warp * kTileDim, j0 * kTileDim, [&](int i, int j, float* pair) {
+      const float2 gamma_j = *reinterpret_cast<const float2*>(gamma + j);
+      pair[0] = j <= i ? pair[0] * Exp2(gamma[i] - gamma_j.x) : 0.0f;
+      pair[1] = j + 1 <= i ? pair[1] * Exp2(gamma[i] - gamma_j.y) : 0.0f;
+    });
+    r[j0] = PackLeft<T>(p[j0]);
+    p[j0] = ScaleColumns(p[j0], beta + j0 * kTileDim);
+  }
+#pragma unroll
+  for (int l = 0; l < kBlocks; ++l) {
+    if (l > warp) break;
+#pragma unroll
+    for (int j = 0; j <= l; ++j) MultiplyAdd<T>(p[j], r[l], *PackedInverse(lower, l, j, true));
+  }
+#pragma unroll
+  for (int j = 0; j < kBlocks; j += 2) {
+    StoreSums<T>(p[j], p[j + 1], warp * kTileDim, 2 * j, to);
+  }
+}
+
+// Marks the item's heads as not ready: before any of the chain's blocks can run.
+__device__ __forceinline__ void ClearReady(const ChunkFusedParams& p, const Item& item) {
+  const int head = static_cast<int>(threadIdx.x) % kThreads;
+  if (head < item.heads) p.workspace.ready[item.record(p, head)] = 0;
+}
+
+template <typename T>
+__device__ void Prepare(const ChunkFusedParams& p, const Item& item, const ChunkTile& tile,
+                        Shared& shared) {
+  const int64_t key_offset = int64_t{item.key_head} * kFusedDim;
+  LoadRows<kThreads>(
+      SharedAddress(shared.k),
+      static_cast<const T*>(p.rule.k) + tile.begin * p.rule.k_stride + key_offset, p.rule.k_stride,
+      tile.length);
+  LoadRows<kThreads>(
+      SharedAddress(shared.q),
+      static_cast<const T*>(p.rule.q) + tile.begin * p.rule.q_stride + key_offset, p.rule.q_stride,
+      tile.length);
+  // A warp sees to one head's gates; there are no more heads than warps.
+  const int mine = GroupWarp();
+  LaneGates gates;
+  if (mine < item.heads) gates = LoadGates(p, tile, item.first_head + mine);
+  CopyAsyncWait();
+  GroupSync();
+  Norms<T>(p, shared);
+  GroupSync();
+  if (mine < item.heads) {
+    StoreGates(gates, mine, shared, p.workspace.factors[item.record(p, mine)]);
+  }
+  if (item.first_piece) {
+    const int64_t record = (item.chunk * p.rule.heads.key_heads + item.key_head) * kRecord;
+    StoreRows(shared.k, static_cast<uint4*>(p.workspace.k) + record);
+    StoreRows(shared.q, static_cast<uint4*>(p.workspace.q) + record);
+  }
+  TileSum kk[kBlocks], qk[kBlocks];
+  MultiplyRows<T>(shared, kk, qk);
+  GroupSync();
+
+  for (int i = 0; i < item.heads; ++i) {
+    const int64_t record = item.record(p, i);
+    const float* beta = shared.beta[i];
+    StoreLower(kk, shared.gamma[i], beta, shared.lower);
+    GroupSync();
+    InvertUnitLower(shared.lower, GroupWarp(), GroupSync);
+    PackInverse<T>(shared.lower, beta, shared.decay[i]);
+    GroupSync();
+    StoreX<T>(shared, shared.lower, beta, shared.decay[i],
+              static_cast<uint4*>(p.workspace.x) + record * kRecord);
+    StoreP<T>(qk, shared.lower, shared.gamma[i], beta,
+              static_cast<uint4*>(p.workspace.p) + record * (kRecord / 2));
+    AsyncProxyFenceGlobal();
+    GroupSync();
+    if (threadIdx.x % kThreads == 0) StoreRelease(p.workspace.ready + record, 1);
+  }
+}
+
+template <typename T>
+// In pairs, so that what is left of the SMs has room for the chain's.
+__global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kGroups* kThreads, 1)
+    PrepareKernel(ChunkFusedParams p) {
+  extern __shared__ __align__(kRowBytes) unsigned char dynamic[];
+  const int group = static_cast<int>(threadIdx.x) / kThreads;
+  Shared& shared = reinterpret_cast<Shared*>(dynamic)[group];
+  GridDependencyWait();
+  const Items items(p);
+  const unsigned step = gridDim.x * kGroups;
+  const unsigned first = group * gridDim.x + blockIdx.x;
+  for (unsigned n = first; n < items.count(); n += step) ClearReady(p, Item(items, n));
+  __threadfence();
+  __syncthreads();
+  GridDependencyLaunch();
+  for (unsigned n = first; n < items.count(); n += step) {
+    const Item item(items, n);
+    const ChunkTile tile = TileOf(p.rule.rows, p.chunks, item.chunk);
+    if (p.rule.rows.slot(tile.row) >= 0) Prepare<T>(p, item, tile, shared);
+  }
+}
+
+}  // namespace
+
+cudaError_t ChunkFusedPrepare(const ChunkFusedParams& p, int blocks, cudaStream_t stream) {
+  const auto kernel =
+      p.rule.io == DType::kFp16 ? PrepareKernel<__half> : PrepareKernel<__nv_bfloat16>;
+  return LaunchDependent(kernel, blocks, kGroups * kThreads, kGroups * sizeof(Shared), stream, p);
+}
+
+}  // namespace gdn::cuda

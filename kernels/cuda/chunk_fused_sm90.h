@@ -1,0 +1,64 @@
+// The chunked form on tensor cores in two launches that run side by side, for K = V = 128 and
+// 16-bit q, k, v. With T the inverse of I + A, gamma the sums of g in the chunk, n the norms'
+// inverses (1 where q and k come as they are) and d_i = exp(gamma_last - gamma_i):
+//   prepare   X_j  = beta_j * sum over i >= j of n_i * d_i * T_ij * k_i
+//             P_ij = beta_j * sum over j <= l <= i of scale * nq_i * n_l * (q_i · k_l)
+//                                                     * exp(gamma_i - gamma_l) * T_lj
+//   chain     Y_i  = v_i - exp(gamma_i) * n_i * S k_i
+//             o_i  = scale * exp(gamma_i) * nq_i * S q_i + sum over j of P_ij * Y_j
+//             S    = exp(gamma_last) * S + sum over j of Y_j ⊗ X_j
+// X and P know nothing of the state, so all chunks' are made at once; from chunk to chunk there are
+// but two products one after another, S k and Y X. Keys and queries are never rounded, and what a
+// token adds to the state and to its own output by itself is rounded once.
+//
+// What prepare leaves lies in a workspace, by chunk, just as the tensor cores take it: in panels of
+// 64 columns, in shared memory's permutation (RowsAreN and RowsAreK in ptx.cuh). Tokens beyond a
+// row's end are zeros there. A chunk and head is marked ready once it is whole; the chain waits for
+// that and nothing waits for the chain, whose blocks begin when all blocks of prepare run.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/ops/chunk_gated_delta_rule.h"
+#include "kernels/ops/chunk_indices.h"
+
+namespace gdn::cuda {
+
+inline constexpr int kFusedDim = 128;  // K and V
+
+// What the chain multiplies a chunk's tokens by.
+struct ChunkFactors {
+  float for_y[kChunk];  // -exp(gamma_i) * n_i
+  float decay;          // exp(gamma_last)
+  float unused[3];
+  float for_o[kChunk];  // scale * exp(gamma_i) * nq_i
+};
+
+// One record for each chunk and value head, k and q for each chunk and key head. Elements are of
+// q's type.
+struct FusedWorkspace {
+  void* x = nullptr;  // in panels  [chunks, HV] of [64, K]
+  void* p = nullptr;  // one panel  [chunks, HV] of [64, 64]
+  void* k = nullptr;  // in panels  [chunks, H] of [64, K]; of fp16, normalised
+  void* q = nullptr;  // in panels  [chunks, H] of [64, K]
+  ChunkFactors* factors = nullptr;  // [chunks, HV]
+  unsigned* ready = nullptr;        // [chunks, HV]: 1 once all of it has been written
+};
+
+struct ChunkFusedParams {
+  ChunkGatedDeltaRuleParams rule;
+  Chunks chunks;
+  FusedWorkspace workspace;
+  int wave_heads = 0;  // key heads that both kernels take at a time, through all chunks
+};
+
+size_t ChunkFusedWorkspaceBytes(const Heads& heads, int64_t chunks);
+FusedWorkspace ChunkFusedWorkspace(const Heads& heads, int64_t chunks, void* workspace);
+
+cudaError_t ChunkFusedPrepare(const ChunkFusedParams& p, int blocks, cudaStream_t stream);
+cudaError_t ChunkFusedChain(const ChunkFusedParams& p, cudaStream_t stream);
+
+}  // namespace gdn::cuda
