@@ -4,7 +4,7 @@
 #include "kernels/cuda/chunk_fused_sm90.h"
 #include "kernels/cuda/chunk_tile.cuh"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/tile_rows.cuh"
+#include "kernels/cuda/panel.cuh"
 #include "kernels/cuda/unit_lower.cuh"
 
 namespace gdn::cuda {
@@ -16,18 +16,18 @@ constexpr int kGroups = 4;    // that an SM holds, to hide one another's latenci
 constexpr int kMaxHeads = 4;  // value heads that a group takes, one after another
 constexpr int kBlocks = kChunk / kTileDim;
 constexpr int kDimTiles = kFusedDim / kTileDim;
-constexpr int kRecord = kBlocks * kDimTiles * 32;  // 16-byte pieces of 64 x 128 elements
+constexpr int kRecord = 2 * kPanelPieces;  // 16-byte pieces of 64 x 128 elements
 constexpr float kLog2E = 1.4426950408889634f;
 
-struct alignas(kRowBytes) Shared {
-  unsigned char k[kChunk * kRowBytes];
-  unsigned char q[kChunk * kRowBytes];
+struct alignas(1024) Shared {
+  uint4 k[kRecord];
+  uint4 q[kRecord];                    // then X of one head after another
   float lower[kChunk * kLowerStride];  // A, its inverse T, then that as operands
   float k_norm[kChunk];
-  float q_scale[kChunk];            // scale * nq
-  float gamma[kMaxHeads][kChunk];   // / ln 2
-  float beta[kMaxHeads][kChunk];    // 0 beyond the row's end
-  float decay[kMaxHeads][kChunk];   // n_i * d_i
+  float q_scale[kChunk];           // scale * nq
+  float gamma[kMaxHeads][kChunk];  // / ln 2
+  float beta[kMaxHeads][kChunk];   // 0 beyond the row's end
+  float decay[kMaxHeads][kChunk];  // n_i * d_i
 };
 
 __device__ __forceinline__ int GroupWarp() {
@@ -131,43 +131,16 @@ __device__ __forceinline__ void StoreGates(const LaneGates& lane_gates, int head
   if (lane == 31) factors.decay = decay.y;
 }
 
-// The norms of the warp's 16 rows of k and q; fp16 keys, which have no range for any length, are
-// normalised in place.
-template <typename T>
-__device__ __forceinline__ void Norms(const ChunkFusedParams& p, Shared& shared) {
-  const int first = GroupWarp() * kTileDim;
-  const int mine = first + threadIdx.x % kTileDim;
-  constexpr bool kInPlace = std::is_same_v<T, __half>;
-  const bool l2norm = p.rule.qk_l2norm;
-  const uint32_t k = SharedAddress(shared.k);
-  if (l2norm) {
-    RowScales<T>(SharedAddress(shared.q), first, shared.q_scale);
-    if constexpr (kInPlace) {
-      NormalizeRows<T>(k, first);
-    } else {
-      RowScales<T>(k, first, shared.k_norm);
-    }
-  }
-  __syncwarp();
-  if (threadIdx.x % 32 < kTileDim) {
-    if (!l2norm || kInPlace) shared.k_norm[mine] = 1.0f;
-    shared.q_scale[mine] = (l2norm ? shared.q_scale[mine] : 1.0f) * p.rule.scale;
-  }
+__device__ __forceinline__ TileSum ScaleColumns(const TileSum& m, const float* factors) {
+  const float2 x = reinterpret_cast<const float2*>(factors)[threadIdx.x % 4];
+  const float2 y = reinterpret_cast<const float2*>(factors)[threadIdx.x % 4 + 4];
+  return {{m.left[0] * x.x, m.left[1] * x.y, m.left[2] * x.x, m.left[3] * x.y},
+          {m.right[0] * y.x, m.right[1] * y.y, m.right[2] * y.x, m.right[3] * y.y}};
 }
 
-// The place of row `row` and 16-byte piece `piece` among the panels of a record of 64 rows.
-__device__ __forceinline__ int PanelPiece(int row, int piece) {
-  return (piece / 8 * kChunk + row) * 8 + ((piece ^ row) & 7);
-}
-
-// Rows as they are in shared memory, where pieces are permuted alike.
-__device__ __forceinline__ void StoreRows(const unsigned char* rows, uint4* to) {
-#pragma unroll
-  for (int e = threadIdx.x % kThreads; e < kRecord; e += kThreads) {
-    const int row = e / (kRowBytes / 16);
-    const int place = e % (kRowBytes / 16);
-    to[(place / 8 * kChunk + row) * 8 + place % 8] = reinterpret_cast<const uint4*>(rows)[e];
-  }
+__device__ __forceinline__ TileSum ScaleRows(const TileSum& m, float top, float bottom) {
+  return {{m.left[0] * top, m.left[1] * top, m.left[2] * bottom, m.left[3] * bottom},
+          {m.right[0] * top, m.right[1] * top, m.right[2] * bottom, m.right[3] * bottom}};
 }
 
 // Calls f(row, column, pair of sums) for the lane's pairs of a tile at (row, column).
@@ -181,37 +154,68 @@ __device__ __forceinline__ void ForEachPair(Sum& s, int row, int column, F&& f) 
   f(i + 8, j + 8, s.right + 2);
 }
 
-// Products of the warp's 16 rows, with the tiles of columns up to the diagonal's:
-//   kk_ij = n_i * n_j * (k_i · k_j),  qk_ij = scale * nq_i * n_j * (q_i · k_j)
+// Calls f(row, e) where the lane has the diagonal of a tile: in element e of left at its row `row`,
+// in element 2 + e of right eight rows below.
+template <typename F>
+__device__ __forceinline__ void OnDiagonal(F&& f) {
+  const int row = threadIdx.x % 32 / 4;
+#pragma unroll
+  for (int e = 0; e < 2; ++e) {
+    if (row == threadIdx.x % 4 * 2 + e) f(row, e);
+  }
+}
+
+// Products of the warp's 16 rows, with the tiles of columns up to the diagonal's, as they come:
+// k kᵀ, q kᵀ and, of the diagonal's tile alone, q qᵀ.
 template <typename T>
 __device__ __forceinline__ void MultiplyRows(const Shared& shared, TileSum (&kk)[kBlocks],
-                                             TileSum (&qk)[kBlocks]) {
+                                             TileSum (&qk)[kBlocks], TileSum& qq) {
   const int warp = GroupWarp();
-  const LaneAddress k(SharedAddress(shared.k));
-  const LaneAddress q(SharedAddress(shared.q));
+  const PanelLane k(SharedAddress(shared.k));
+  const PanelLane q(SharedAddress(shared.q));
 #pragma unroll
   for (int c = 0; c < kDimTiles; ++c) {
-    const LeftTile k_rows = LoadLeft16(k, warp * kTileDim, c);
-    const LeftTile q_rows = LoadLeft16(q, warp * kTileDim, c);
+    const LeftTile k_rows = k.LoadLeft(warp * kTileDim, c);
+    const LeftTile q_rows = q.LoadLeft(warp * kTileDim, c);
+    MultiplyAdd<T>(qq, q_rows, {q_rows.r.x, q_rows.r.z, q_rows.r.y, q_rows.r.w});
 #pragma unroll
     for (int j = 0; j < kBlocks; ++j) {
       if (j > warp) break;
-      const Tile columns = LoadTile16(k, j * kTileDim, c);
+      const Tile columns = k.Load(j * kTileDim, c);
       MultiplyAdd<T>(kk[j], k_rows, columns);
       MultiplyAdd<T>(qk[j], q_rows, columns);
     }
   }
+}
+
+// The norms' inverses, from the products of rows with themselves. Keys of fp16 have theirs already.
+template <typename T>
+__device__ __forceinline__ void StoreNorms(const ChunkFusedParams& p, const TileSum& kk,
+                                           const TileSum& qq, Shared& shared) {
+  const auto inverse = [&](float sum) {
+    return p.rule.qk_l2norm ? InverseRoot(sum + kL2NormEps) : 1.0f;
+  };
+  constexpr bool kHave = std::is_same_v<T, __half>;
+  const int first = GroupWarp() * kTileDim;
+  OnDiagonal([&](int row, int e) {
+    row += first;
+    shared.k_norm[row] = kHave ? 1.0f : inverse(kk.left[e]);
+    shared.k_norm[row + 8] = kHave ? 1.0f : inverse(kk.right[2 + e]);
+    shared.q_scale[row] = p.rule.scale * inverse(qq.left[e]);
+    shared.q_scale[row + 8] = p.rule.scale * inverse(qq.right[2 + e]);
+  });
+}
+
+// kk_ij *= n_i * n_j,  qk_ij *= scale * nq_i * n_j
+__device__ __forceinline__ void ScaleProducts(const Shared& shared, TileSum (&kk)[kBlocks],
+                                              TileSum (&qk)[kBlocks]) {
+  const int row = GroupWarp() * kTileDim + threadIdx.x % 32 / 4;
 #pragma unroll
-  for (int j0 = 0; j0 < kBlocks; ++j0) {
-    const auto scale = [&](const float* row_scale) {
-      return [&shared, row_scale](int i, int j, float* pair) {
-        const float2 norm_j = *reinterpret_cast<const float2*>(shared.k_norm + j);
-        pair[0] *= row_scale[i] * norm_j.x;
-        pair[1] *= row_scale[i] * norm_j.y;
-      };
-    };
-    ForEachPair(kk[j0], warp * kTileDim, j0 * kTileDim, scale(shared.k_norm));
-    ForEachPair(qk[j0], warp * kTileDim, j0 * kTileDim, scale(shared.q_scale));
+  for (int j = 0; j < kBlocks; ++j) {
+    if (j > GroupWarp()) break;
+    const float* norm = shared.k_norm + j * kTileDim;
+    kk[j] = ScaleRows(ScaleColumns(kk[j], norm), shared.k_norm[row], shared.k_norm[row + 8]);
+    qk[j] = ScaleRows(ScaleColumns(qk[j], norm), shared.q_scale[row], shared.q_scale[row + 8]);
   }
 }
 
@@ -232,32 +236,14 @@ __device__ __forceinline__ void StoreLower(const TileSum (&kk)[kBlocks], const f
   }
 }
 
-// T as operands, in place of its rows 16 * i..: of its transpose without the diagonal, the tile at
-// rows j and columns i, each row multiplied by its beta; as a left one for X, each column by its
-// decay too, and as a right one for P.
-__device__ __forceinline__ uint4* PackedInverse(float* lower, int i, int j, bool for_p) {
-  return reinterpret_cast<uint4*>(lower + i * kTileDim * kLowerStride) +
-         ((for_p ? kBlocks : 0) + j) * 32 + threadIdx.x % 32;
-}
-
-__device__ __forceinline__ TileSum ScaleColumns(const TileSum& m, const float* factors) {
-  const float2 x = reinterpret_cast<const float2*>(factors)[threadIdx.x % 4];
-  const float2 y = reinterpret_cast<const float2*>(factors)[threadIdx.x % 4 + 4];
-  return {{m.left[0] * x.x, m.left[1] * x.y, m.left[2] * x.x, m.left[3] * x.y},
-          {m.right[0] * y.x, m.right[1] * y.y, m.right[2] * y.x, m.right[3] * y.y}};
-}
-
-__device__ __forceinline__ TileSum ScaleRows(const TileSum& m, float top, float bottom) {
-  return {{m.left[0] * top, m.left[1] * top, m.left[2] * bottom, m.left[3] * bottom},
-          {m.right[0] * top, m.right[1] * top, m.right[2] * bottom, m.right[3] * bottom}};
-}
-
-__device__ __forceinline__ void ClearDiagonal(TileSum& m) {
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int e = 0; e < 2; ++e) {
-    if (lane / 4 == lane % 4 * 2 + e) m.left[e] = m.right[2 + e] = 0.0f;
-  }
+// T as operands, in place of its rows 16 * i..: of its transpose, the tile at rows j and columns i,
+// each row multiplied by its beta. As a left one for X each column is multiplied by its decay too,
+// and a tile of its own has what rounding has taken from the diagonal. As a right one for P it is
+// without the diagonal.
+enum Packed { kForX = 0, kForP = kBlocks, kDiagonalForX = 2 * kBlocks };
+__device__ __forceinline__ uint4* PackedInverse(float* lower, int i, int tile) {
+  return reinterpret_cast<uint4*>(lower + i * kTileDim * kLowerStride) + tile * 32 +
+         threadIdx.x % 32;
 }
 
 // A warp takes its 16 rows of T.
@@ -276,11 +262,22 @@ __device__ __forceinline__ void PackInverse(float* lower, const float* beta, con
 #pragma unroll
   for (int j = 0; j < kBlocks; ++j) {
     if (j > warp) break;
-    if (j == warp) ClearDiagonal(m[j]);
     m[j] = ScaleRows(m[j], beta[j * kTileDim + row], beta[j * kTileDim + row + 8]);
-    *PackedInverse(lower, warp, j, true) = PackTile<T>(m[j]);
-    *PackedInverse(lower, warp, j, false) =
-        PackLeft<T>(ScaleColumns(m[j], decay + warp * kTileDim)).r;
+    const TileSum for_x = ScaleColumns(m[j], decay + warp * kTileDim);
+    const LeftTile packed = PackLeft<T>(for_x);
+    *PackedInverse(lower, warp, kForX + j) = packed.r;
+    if (j == warp) {
+      TileSum rest;
+      const float2 top = Unpack(packed.r.x, T{});
+      const float2 bottom = Unpack(packed.r.w, T{});
+      OnDiagonal([&](int, int e) {
+        rest.left[e] = for_x.left[e] - (e == 0 ? top.x : top.y);
+        rest.right[2 + e] = for_x.right[2 + e] - (e == 0 ? bottom.x : bottom.y);
+        m[j].left[e] = m[j].right[2 + e] = 0.0f;
+      });
+      *PackedInverse(lower, warp, kDiagonalForX) = PackLeft<T>(rest).r;
+    }
+    *PackedInverse(lower, warp, kForP + j) = PackTile<T>(m[j]);
   }
 }
 
@@ -322,34 +319,27 @@ __device__ __forceinline__ void StoreSums(const TileSum& first, const TileSum& s
   to[PanelPiece(row + lane / 4 + 8, piece + lane % 4)] = rows[1];
 }
 
-// X_j = beta_j * (decay_j * k_j + sum over i > j of T_ij * decay_i * k_i), a warp taking 32 columns.
-// The first term, all of it where gates decay fast or keys are far apart, is thus rounded only
-// once.
+// X_j = beta_j * sum over i >= j of T_ij * decay_i * k_i in panels, a warp taking 32 columns. The
+// first term, all of it where gates decay fast or keys are far apart, is thus rounded only once.
 template <typename T>
-__device__ __forceinline__ void StoreX(const Shared& shared, float* lower, const float* beta,
-                                       const float* decay, uint4* to) {
+__device__ __forceinline__ void MultiplyX(float* lower, const PanelLane& k, const PanelLane& x_to) {
   constexpr int kMine = kDimTiles / kWarps;
-  static_assert(kMine == 2);
   const int first = GroupWarp() * kMine;
-  const LaneAddress k(SharedAddress(shared.k));
 #pragma unroll
   for (int j = 0; j < kBlocks; ++j) {
-    const int row = j * kTileDim + threadIdx.x % 32 / 4;
     TileSum x[kMine];
 #pragma unroll
-    for (int c = 0; c < kMine; ++c) {
-      x[c] = ScaleRows(UnpackTile<T>(LoadTile16(k, j * kTileDim, first + c)),
-                       beta[row] * decay[row], beta[row + 8] * decay[row + 8]);
-    }
-#pragma unroll
     for (int i = j; i < kBlocks; ++i) {
-      const LeftTile m = {*PackedInverse(lower, i, j, false)};
+      const LeftTile m = {*PackedInverse(lower, i, kForX + j)};
 #pragma unroll
       for (int c = 0; c < kMine; ++c) {
-        MultiplyAdd<T>(x[c], m, LoadTile16Transposed(k, i * kTileDim, first + c));
+        const Tile keys = k.LoadTransposed(i * kTileDim, first + c);
+        MultiplyAdd<T>(x[c], m, keys);
+        if (i == j) MultiplyAdd<T>(x[c], {*PackedInverse(lower, i, kDiagonalForX)}, keys);
       }
     }
-    StoreSums<T>(x[0], x[1], j * kTileDim, 2 * first, to);
+#pragma unroll
+    for (int c = 0; c < kMine; ++c) x_to.Store(PackLeft<T>(x[c]), j * kTileDim, first + c);
   }
 }
 
@@ -377,7 +367,7 @@ __device__ __forceinline__ void StoreP(const TileSum (&qk)[kBlocks], float* lowe
   for (int l = 0; l < kBlocks; ++l) {
     if (l > warp) break;
 #pragma unroll
-    for (int j = 0; j <= l; ++j) MultiplyAdd<T>(p[j], r[l], *PackedInverse(lower, l, j, true));
+    for (int j = 0; j <= l; ++j) MultiplyAdd<T>(p[j], r[l], *PackedInverse(lower, l, kForP + j));
   }
 #pragma unroll
   for (int j = 0; j < kBlocks; j += 2) {
@@ -391,61 +381,81 @@ __device__ __forceinline__ void ClearReady(const ChunkFusedParams& p, const Item
   if (head < item.heads) p.workspace.ready[item.record(p, head)] = 0;
 }
 
+// Begins to bring in the item's rows.
+template <typename T>
+__device__ __forceinline__ void LoadItem(const ChunkFusedParams& p, const Item& item,
+                                         const ChunkTile& tile, Shared& shared) {
+  const int64_t offset = int64_t{item.key_head} * kFusedDim;
+  LoadPanels<kThreads>(SharedAddress(shared.k),
+                       static_cast<const T*>(p.rule.k) + tile.begin * p.rule.k_stride + offset,
+                       p.rule.k_stride, tile.length);
+  LoadPanels<kThreads>(SharedAddress(shared.q),
+                       static_cast<const T*>(p.rule.q) + tile.begin * p.rule.q_stride + offset,
+                       p.rule.q_stride, tile.length);
+}
+
 template <typename T>
 __device__ void Prepare(const ChunkFusedParams& p, const Item& item, const ChunkTile& tile,
                         Shared& shared) {
-  const int64_t key_offset = int64_t{item.key_head} * kFusedDim;
-  LoadRows<kThreads>(
-      SharedAddress(shared.k),
-      static_cast<const T*>(p.rule.k) + tile.begin * p.rule.k_stride + key_offset, p.rule.k_stride,
-      tile.length);
-  LoadRows<kThreads>(
-      SharedAddress(shared.q),
-      static_cast<const T*>(p.rule.q) + tile.begin * p.rule.q_stride + key_offset, p.rule.q_stride,
-      tile.length);
+  LoadItem<T>(p, item, tile, shared);
   // A warp sees to one head's gates; there are no more heads than warps.
   const int mine = GroupWarp();
   LaneGates gates;
   if (mine < item.heads) gates = LoadGates(p, tile, item.first_head + mine);
   CopyAsyncWait();
   GroupSync();
-  Norms<T>(p, shared);
-  GroupSync();
-  if (mine < item.heads) {
-    StoreGates(gates, mine, shared, p.workspace.factors[item.record(p, mine)]);
+  if (std::is_same_v<T, __half> && p.rule.qk_l2norm) {
+    NormalizeRows<T>(shared.k, mine * kTileDim);
+    GroupSync();
   }
   if (item.first_piece) {
     const int64_t record = (item.chunk * p.rule.heads.key_heads + item.key_head) * kRecord;
-    StoreRows(shared.k, static_cast<uint4*>(p.workspace.k) + record);
-    StoreRows(shared.q, static_cast<uint4*>(p.workspace.q) + record);
+    StorePieces<kThreads, kRecord>(shared.k, static_cast<uint4*>(p.workspace.k) + record);
+    StorePieces<kThreads, kRecord>(shared.q, static_cast<uint4*>(p.workspace.q) + record);
   }
-  TileSum kk[kBlocks], qk[kBlocks];
-  MultiplyRows<T>(shared, kk, qk);
+  TileSum kk[kBlocks], qk[kBlocks], qq;
+  MultiplyRows<T>(shared, kk, qk, qq);
+#pragma unroll
+  for (int j = 0; j < kBlocks; ++j) {
+    if (j == mine) StoreNorms<T>(p, kk[j], qq, shared);
+  }
+  GroupSync();
+  ScaleProducts(shared, kk, qk);
+  if (mine < item.heads) {
+    StoreGates(gates, mine, shared, p.workspace.factors[item.record(p, mine)]);
+  }
   GroupSync();
 
+  const PanelLane k(SharedAddress(shared.k));
+  const PanelLane x(SharedAddress(shared.q));
+  const auto finish = [&](int head) {
+    if (threadIdx.x % kThreads == 0) StoreRelease(p.workspace.ready + item.record(p, head), 1);
+  };
   for (int i = 0; i < item.heads; ++i) {
     const int64_t record = item.record(p, i);
     const float* beta = shared.beta[i];
     StoreLower(kk, shared.gamma[i], beta, shared.lower);
     GroupSync();
-    InvertUnitLower(shared.lower, GroupWarp(), GroupSync);
+    if (i > 0) finish(i - 1);
+    InvertUnitLower(shared.lower, mine, GroupSync);
     PackInverse<T>(shared.lower, beta, shared.decay[i]);
     GroupSync();
-    StoreX<T>(shared, shared.lower, beta, shared.decay[i],
-              static_cast<uint4*>(p.workspace.x) + record * kRecord);
+    MultiplyX<T>(shared.lower, k, x);
     StoreP<T>(qk, shared.lower, shared.gamma[i], beta,
               static_cast<uint4*>(p.workspace.p) + record * (kRecord / 2));
-    AsyncProxyFenceGlobal();
     GroupSync();
-    if (threadIdx.x % kThreads == 0) StoreRelease(p.workspace.ready + record, 1);
+    StorePieces<kThreads, kRecord>(shared.q, static_cast<uint4*>(p.workspace.x) + record * kRecord);
+    AsyncProxyFenceGlobal();
   }
+  GroupSync();
+  finish(item.heads - 1);
 }
 
-template <typename T>
 // In pairs, so that what is left of the SMs has room for the chain's.
+template <typename T>
 __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kGroups* kThreads, 1)
     PrepareKernel(ChunkFusedParams p) {
-  extern __shared__ __align__(kRowBytes) unsigned char dynamic[];
+  extern __shared__ __align__(1024) unsigned char dynamic[];
   const int group = static_cast<int>(threadIdx.x) / kThreads;
   Shared& shared = reinterpret_cast<Shared*>(dynamic)[group];
   GridDependencyWait();

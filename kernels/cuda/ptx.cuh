@@ -124,6 +124,24 @@ __device__ __forceinline__ void Mma<__half>(float (&d)[4], uint32_t a0, uint32_t
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+// The same for fp32 numbers of tf32's precision (RoundToTf32), m16n8k8: a at (g, t), (g + 8, t),
+// (g, t + 4) and (g + 8, t + 4), b at (k = t, n = g) and (k = t + 4, n = g), where t = thread % 4.
+__device__ __forceinline__ void MmaTf32(float (&d)[4], float a0, float a1, float a2, float a3,
+                                        float b0, float b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(__float_as_uint(a0)), "r"(__float_as_uint(a1)), "r"(__float_as_uint(a2)),
+        "r"(__float_as_uint(a3)), "r"(__float_as_uint(b0)), "r"(__float_as_uint(b1)));
+}
+// To eleven bits of significand.
+__device__ __forceinline__ float RoundToTf32(float x) {
+  uint32_t y;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(y) : "f"(x));
+  return __uint_as_float(y);
+}
+
 // Two fp32 as one register of T, `low` in its lower half.
 template <typename T>
 __device__ __forceinline__ uint32_t PackPair(float low, float high);
@@ -159,7 +177,13 @@ __device__ __forceinline__ uint4 LoadMatricesTransposed(uint32_t address) {
   return r;
 }
 
-// The way back: thread t brings the pair at (t / 4, 2 * (t % 4)) of the transpose of each matrix.
+// The way back: thread t brings the pair at (t / 4, 2 * (t % 4)) of each matrix.
+__device__ __forceinline__ void StoreMatrices(uint32_t address, uint4 r) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+               "r"(r.x), "r"(r.y), "r"(r.z), "r"(r.w)
+               : "memory");
+}
+// Thread t brings the pair at (t / 4, 2 * (t % 4)) of the transpose of each matrix.
 __device__ __forceinline__ void StoreMatricesTransposed(uint32_t address, uint4 r) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
                    address),
