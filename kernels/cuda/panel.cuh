@@ -60,11 +60,12 @@ __device__ __forceinline__ void LoadPanels(uint32_t to, const T* from, int64_t s
   const int row = static_cast<int>(threadIdx.x) % kThreads / kPieces;
   const int piece = static_cast<int>(threadIdx.x) % kPieces;
   const uint32_t address = to + PanelPiece(row, piece) * 16;
-  const T* source = from + row * stride + piece * 8;
+  const T* next = from + row * stride + piece * 8;
 #pragma unroll
   for (int i = 0; i < kChunk; i += kStep) {
     const bool valid = row + i < length;
-    CopyAsync16(address + i * kPanelRowBytes, valid ? source + i * stride : from, valid);
+    CopyAsync16(address + i * kPanelRowBytes, valid ? next : from, valid);
+    next += kStep * stride;
   }
 }
 

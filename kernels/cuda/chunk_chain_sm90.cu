@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "kernels/cuda/chunk_fused_sm90.h"
+#include "kernels/cuda/chunk_sm90.h"
 #include "kernels/cuda/dtype.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/tile.cuh"
@@ -15,9 +15,9 @@ constexpr int kWarps = 4;  // a warpgroup; a warp takes 16 rows of the transpose
 constexpr int kLoadWarp = kWarps;
 constexpr int kStoreWarp = kWarps + 1;
 constexpr int kThreads = (kWarps + 2) * 32;
-constexpr int kRows = kFusedDim / kHalves;
+constexpr int kRows = kSm90Dim / kHalves;
 constexpr int kBlocks = kChunk / kTileDim;
-constexpr int kDimTiles = kFusedDim / kTileDim;
+constexpr int kDimTiles = kSm90Dim / kTileDim;
 constexpr int kPanel = kChunk * 8;  // 16-byte pieces of 64 x 64 elements
 constexpr int kStages = 3;          // as many as fit
 // Bytes from token to token of v and o in shared memory: 16 more than they have, so that eight
@@ -74,14 +74,14 @@ struct Work {
 };
 
 // By waves of key heads, in these by rows.
-__device__ __forceinline__ Work WorkOf(const ChunkFusedParams& p) {
+__device__ __forceinline__ Work WorkOf(const ChunkSm90Params& p) {
   const int key_heads = p.rule.heads.key_heads;
   const int group = p.rule.heads.value_heads / key_heads;
   const int64_t n = blockIdx.x / kHalves;
-  const int64_t per_wave = p.rule.rows.count * p.wave_heads * group;
+  const int64_t per_wave = p.rule.rows.count * p.plan.wave_heads * group;
   const int wave = static_cast<int>(n / per_wave);
-  const int first_key = wave * p.wave_heads;
-  const int width = min(p.wave_heads, key_heads - first_key) * group;
+  const int first_key = wave * p.plan.wave_heads;
+  const int width = min(p.plan.wave_heads, key_heads - first_key) * group;
   const int64_t rest = n - wave * per_wave;
   Work work;
   work.row = rest / width;
@@ -113,7 +113,7 @@ struct Turn {
 // Waits for chunks to be ready, looking at 32 at a time.
 class ReadyChunks {
  public:
-  __device__ ReadyChunks(const ChunkFusedParams& p, const Work& work)
+  __device__ ReadyChunks(const ChunkSm90Params& p, const Work& work)
       : flags_(p.workspace.ready + work.first_chunk * p.rule.heads.value_heads + work.head),
         stride_(p.rule.heads.value_heads),
         chunks_(work.chunks) {}
@@ -143,23 +143,25 @@ __device__ __forceinline__ void LoadValues(const T* from, int64_t stride, int le
   constexpr int kPieces = kRows * sizeof(T) / 16;
   constexpr int kStep = 32 / kPieces;  // tokens at a time
   const int lane = threadIdx.x % 32;
-  const int piece = lane % kPieces;
-  const uint32_t address = SharedAddress(to) + piece * 16;
-#pragma unroll 4
-  for (int i = lane / kPieces; i < kChunk; i += kStep) {
-    const bool valid = i < length;
-    CopyAsync16(address + i * kValueStride, from + (valid ? i : 0) * stride + piece * 8, valid);
+  const int first = lane / kPieces;
+  const uint32_t address = SharedAddress(to) + first * kValueStride + lane % kPieces * 16;
+  const T* next = from + first * stride + lane % kPieces * 8;
+#pragma unroll
+  for (int i = 0; i < kChunk; i += kStep) {
+    const bool valid = first + i < length;
+    CopyAsync16(address + i * kValueStride, valid ? next : from, valid);
+    next += kStep * stride;
   }
 }
 
 // What both blocks need each fetches half of, for both.
 template <typename T>
-__device__ void Load(const ChunkFusedParams& p, const Work& work, Shared& shared) {
+__device__ void Load(const ChunkSm90Params& p, const Work& work, Shared& shared) {
   const Heads& heads = p.rule.heads;
   const int lane = threadIdx.x % 32;
   const int64_t key_head = work.head / (heads.value_heads / heads.key_heads);
   const T* values = static_cast<const T*>(p.rule.v) + work.first_token * p.rule.v_stride +
-                    int64_t{work.head} * kFusedDim + work.half * kRows;
+                    int64_t{work.head} * kSm90Dim + work.half * kRows;
   const auto panel = [&](uint4* to, const void* from, int64_t record, uint32_t full) {
     CopyBulkToAll(SharedAddress(to + work.half * kPanel),
                   static_cast<const uint4*>(from) + (2 * record + work.half) * kPanel,
@@ -214,19 +216,22 @@ __device__ __forceinline__ void StoreTokens(Out* to, int64_t stride, int length,
   constexpr int kPieces = kRows * sizeof(Out) / 16;
   constexpr int kStep = 32 / kPieces;
   const int lane = threadIdx.x % 32;
-  const int piece = lane % kPieces;
-#pragma unroll 8
-  for (int i = lane / kPieces; i < kChunk; i += kStep) {
-    const uint4 x = *reinterpret_cast<const uint4*>(from + i * kOutStride<Out> + piece * 16);
-    if (i < length) reinterpret_cast<uint4*>(to + i * stride)[piece] = x;
+  const int first = lane / kPieces;
+  from += first * kOutStride<Out> + lane % kPieces * 16;
+  Out* next = to + first * stride + lane % kPieces * (16 / sizeof(Out));
+#pragma unroll 16
+  for (int i = 0; i < kChunk; i += kStep) {
+    const uint4 x = *reinterpret_cast<const uint4*>(from + i * kOutStride<Out>);
+    if (first + i < length) *reinterpret_cast<uint4*>(next) = x;
+    next += kStep * stride;
   }
 }
 
 template <typename Out>
-__device__ void Store(const ChunkFusedParams& p, const Work& work, Shared& shared) {
+__device__ void Store(const ChunkSm90Params& p, const Work& work, Shared& shared) {
   const int lane = threadIdx.x % 32;
   Out* o = static_cast<Out*>(p.rule.o) + work.first_token * p.rule.o_stride +
-           int64_t{work.head} * kFusedDim + work.half * kRows;
+           int64_t{work.head} * kSm90Dim + work.half * kRows;
   Turn<kOutBuffers<Out>> turn;
   for (int n = 0; n < work.chunks; ++n, turn.Next()) {
     const unsigned char* tokens = shared.o + turn.at * kChunk * kOutStride<Out>;
@@ -239,10 +244,10 @@ __device__ void Store(const ChunkFusedParams& p, const Work& work, Shared& share
 
 // PAD rows: o = 0
 template <typename Out>
-__device__ void StoreZeros(const ChunkFusedParams& p, const Work& work) {
+__device__ void StoreZeros(const ChunkSm90Params& p, const Work& work) {
   constexpr int kPieces = kRows * sizeof(Out) / sizeof(uint4);
   Out* o = static_cast<Out*>(p.rule.o) + work.first_token * p.rule.o_stride +
-           int64_t{work.head} * kFusedDim + work.half * kRows;
+           int64_t{work.head} * kSm90Dim + work.half * kRows;
   for (int64_t e = threadIdx.x; e < work.tokens * kPieces; e += kThreads) {
     reinterpret_cast<uint4*>(o + e / kPieces * p.rule.o_stride)[e % kPieces] = {};
   }
@@ -275,7 +280,7 @@ __device__ __forceinline__ TileSum SumOf(const float (&d)[N], int tile) {
   return {{e[0], e[1], e[2], e[3]}, {e[4], e[5], e[6], e[7]}};
 }
 
-using State = float[kFusedDim / 2];  // a thread's part of kRows x K, transposed
+using State = float[kSm90Dim / 2];  // a thread's part of kRows x K, transposed
 using Tokens = float[kChunk / 2];    // a thread's part of kRows x 64 tokens, transposed
 using Operand = uint4[kDimTiles];    // the state as a left operand
 
@@ -283,11 +288,11 @@ using Operand = uint4[kDimTiles];    // the state as a left operand
 template <typename F>
 __device__ __forceinline__ void ForEachPair(State& s, F&& f) {
   const int lane = threadIdx.x % 32;
-  const int at = lane / 4 * kFusedDim + lane % 4 * 2;
+  const int at = lane / 4 * kSm90Dim + lane % 4 * 2;
 #pragma unroll
   for (int c = 0; c < 2 * kDimTiles; ++c) {
     f(at + c * 8, s + 4 * c);
-    f(at + c * 8 + 8 * kFusedDim, s + 4 * c + 2);
+    f(at + c * 8 + 8 * kSm90Dim, s + 4 * c + 2);
   }
 }
 
@@ -454,12 +459,12 @@ __device__ __forceinline__ void AdvanceChunks(const Work& work, Shared& shared, 
 }
 
 template <typename T, typename Out, typename S>
-__device__ void Advance(const ChunkFusedParams& p, const Work& work, Shared& shared) {
+__device__ void Advance(const ChunkSm90Params& p, const Work& work, Shared& shared) {
   S* pool = static_cast<S*>(p.rule.ssm.data);
   if (pool != nullptr) {
     pool += p.rule.rows.slot(work.row) * p.rule.ssm.slot_stride +
-            (int64_t{work.head} * kFusedDim + work.half * kRows + threadIdx.x / 32 * kTileDim) *
-                kFusedDim;
+            (int64_t{work.head} * kSm90Dim + work.half * kRows + threadIdx.x / 32 * kTileDim) *
+                kSm90Dim;
   }
   State s = {};
   if (pool != nullptr && p.rule.rows.has_state(work.row)) {
@@ -491,7 +496,7 @@ __device__ void InitBarriers(Barriers& barriers) {
 
 template <typename T, typename Out, typename S>
 __global__ void __cluster_dims__(kHalves, 1, 1) __launch_bounds__(kThreads, 1)
-    ChainKernel(ChunkFusedParams p) {
+    ChainKernel(ChunkSm90Params p) {
   extern __shared__ __align__(1024) unsigned char dynamic[];
   Shared& shared = *reinterpret_cast<Shared*>(dynamic);
   const Work work = WorkOf(p);
@@ -515,27 +520,27 @@ __global__ void __cluster_dims__(kHalves, 1, 1) __launch_bounds__(kThreads, 1)
 }
 
 template <typename T, typename Out, typename S>
-cudaError_t Launch(const ChunkFusedParams& p, cudaStream_t stream) {
+cudaError_t Launch(const ChunkSm90Params& p, cudaStream_t stream) {
   const int64_t blocks = p.rule.rows.count * p.rule.heads.value_heads * kHalves;
   return LaunchDependent(ChainKernel<T, Out, S>, dim3(static_cast<unsigned>(blocks)), kThreads,
                          sizeof(Shared), stream, p);
 }
 
 template <typename T, typename Out>
-cudaError_t LaunchState(const ChunkFusedParams& p, cudaStream_t stream) {
+cudaError_t LaunchState(const ChunkSm90Params& p, cudaStream_t stream) {
   return p.rule.ssm.type == DType::kBf16 ? Launch<T, Out, __nv_bfloat16>(p, stream)
                                          : Launch<T, Out, float>(p, stream);
 }
 
 template <typename T>
-cudaError_t LaunchOut(const ChunkFusedParams& p, cudaStream_t stream) {
+cudaError_t LaunchOut(const ChunkSm90Params& p, cudaStream_t stream) {
   return p.rule.o_type == DType::kFp32 ? LaunchState<T, float>(p, stream)
                                        : LaunchState<T, T>(p, stream);
 }
 
 }  // namespace
 
-cudaError_t ChunkFusedChain(const ChunkFusedParams& p, cudaStream_t stream) {
+cudaError_t ChunkChainSm90(const ChunkSm90Params& p, cudaStream_t stream) {
   return p.rule.io == DType::kFp16 ? LaunchOut<__half>(p, stream)
                                    : LaunchOut<__nv_bfloat16>(p, stream);
 }
