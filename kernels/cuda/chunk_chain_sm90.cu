@@ -73,19 +73,11 @@ struct Work {
   }
 };
 
-// By waves of key heads, in these by rows.
 __device__ __forceinline__ Work WorkOf(const ChunkSm90Params& p) {
-  const int key_heads = p.rule.heads.key_heads;
-  const int group = p.rule.heads.value_heads / key_heads;
-  const int64_t n = blockIdx.x / kHalves;
-  const int64_t per_wave = p.rule.rows.count * p.plan.wave_heads * group;
-  const int wave = static_cast<int>(n / per_wave);
-  const int first_key = wave * p.plan.wave_heads;
-  const int width = min(p.plan.wave_heads, key_heads - first_key) * group;
-  const int64_t rest = n - wave * per_wave;
+  const unsigned n = blockIdx.x / kHalves;
   Work work;
-  work.row = rest / width;
-  work.head = first_key * group + static_cast<int>(rest % width);
+  work.row = n / p.rule.heads.value_heads;
+  work.head = static_cast<int>(n % p.rule.heads.value_heads);
   work.half = static_cast<int>(ClusterRank());
   work.first_token = p.rule.rows.offsets[work.row];
   work.tokens = p.rule.rows.offsets[work.row + 1] - work.first_token;
@@ -273,13 +265,6 @@ __device__ __forceinline__ void StorePair(S* p, float a, float b) {
   }
 }
 
-// Sums of a warpgroup, 16 rows of a warp by 16 columns at a time: eight a thread.
-template <int N>
-__device__ __forceinline__ TileSum SumOf(const float (&d)[N], int tile) {
-  const float* e = d + 8 * tile;
-  return {{e[0], e[1], e[2], e[3]}, {e[4], e[5], e[6], e[7]}};
-}
-
 using State = float[kSm90Dim / 2];  // a thread's part of kRows x K, transposed
 using Tokens = float[kChunk / 2];    // a thread's part of kRows x 64 tokens, transposed
 using Operand = uint4[kDimTiles];    // the state as a left operand
@@ -368,13 +353,12 @@ __device__ __forceinline__ void StoreOutput(const Tokens& o, unsigned char* toke
   }
 }
 
-// This warp has used what `empty` guards, here and in the cluster's other block.
+// This thread has used what `empty` guards; the cluster's other block hears it from the warp.
 __device__ __forceinline__ void Release(const uint64_t* empty, const Work& work) {
-  __syncwarp();
-  if (threadIdx.x % 32 != 0) return;
   const uint32_t barrier = SharedAddress(empty);
   BarrierArrive(barrier);
-  BarrierArrivePeer(PeerAddress(barrier, work.half ^ 1));
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) BarrierArrivePeer(PeerAddress(barrier, work.half ^ 1));
 }
 
 // Each chunk's four products one after another, while the threads do what lies between:
@@ -486,9 +470,9 @@ __device__ void InitBarriers(Barriers& barriers) {
     for (uint64_t& barrier : of_stages) BarrierInit(SharedAddress(&barrier), arrivals);
   };
   init(barriers.begin_full, 1 + 32);
-  init(barriers.begin_empty, kHalves * kWarps);
+  init(barriers.begin_empty, kWarps * 32 + kWarps);
   init(barriers.end_full, 1);
-  init(barriers.end_empty, kHalves * kWarps);
+  init(barriers.end_empty, kWarps * 32 + kWarps);
   init(barriers.o_full, kWarps * 32);
   init(barriers.o_empty, 1);
   BarrierInitFence();

@@ -7,9 +7,12 @@
 
 namespace gdn::cuda {
 
+// The first `lead_chunks` chunks are prepared on all SMs, the others beside the chain.
 struct ChunkPlan {
-  int prepare_blocks = 0;  // of an SM each, in pairs
-  int wave_heads = 0;      // key heads that both kernels take at a time, through all chunks
+  int64_t lead_chunks = 0;
+  int lead_blocks = 0;    // of prepare, an SM each, in pairs
+  int beside_blocks = 0;  // likewise
+  int item_heads = 0;     // value heads that are prepared together, one after another
 };
 
 // For `rows` rows of `chunks` chunks together, on `sms` SMs.

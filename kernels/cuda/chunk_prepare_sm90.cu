@@ -12,22 +12,36 @@ namespace {
 
 constexpr int kWarps = 4;  // of a group, which takes a chunk and key head by itself
 constexpr int kThreads = kWarps * 32;
-constexpr int kGroups = 4;    // that an SM holds, to hide one another's latencies
+constexpr int kGroups = 3;    // that an SM holds, to hide one another's latencies
 constexpr int kMaxHeads = 4;  // value heads that a group takes, one after another
 constexpr int kBlocks = kChunk / kTileDim;
 constexpr int kDimTiles = kSm90Dim / kTileDim;
 constexpr int kRecord = 2 * kPanelPieces;  // 16-byte pieces of 64 x 128 elements
 constexpr float kLog2E = 1.4426950408889634f;
 
+// T, each column multiplied by its beta.
+struct Operands {
+  uint4 for_p[kPanelPieces];  // without the diagonal, in a panel
+  // Each row multiplied by its decay too, the transpose's tiles as left ones: [rows of T][columns].
+  uint4 for_x[kBlocks][kBlocks][32];
+  uint4 rest_for_x[kBlocks][32];  // what rounding has taken from the diagonal
+};
+
 struct alignas(1024) Shared {
-  uint4 k[kRecord];
-  uint4 q[kRecord];                    // then X of one head after another
-  float lower[kChunk * kLowerStride];  // A, its inverse T, then that as operands
+  uint4 k[2][kRecord];  // of this item and of the next
+  uint4 q[kRecord];
+  union {
+    float lower[kChunk * kLowerStride];  // A, then its inverse T
+    Operands operands;                   // then that as operands
+    uint4 x[kRecord];                    // then X
+  };
   float k_norm[kChunk];
   float q_scale[kChunk];           // scale * nq
   float gamma[kMaxHeads][kChunk];  // / ln 2
   float beta[kMaxHeads][kChunk];   // 0 beyond the row's end
   float decay[kMaxHeads][kChunk];  // n_i * d_i
+  float next_g[kMaxHeads][kChunk];     // of the next item
+  float next_beta[kMaxHeads][kChunk];  // likewise
 };
 
 __device__ __forceinline__ int GroupWarp() {
@@ -37,23 +51,25 @@ __device__ __forceinline__ void GroupSync() {
   NamedBarrier(1 + static_cast<int>(threadIdx.x) / kThreads, kThreads);
 }
 
-// The items of work, in the order in which the chain wants them: by waves of key heads, in these by
-// chunks, in these by key heads and pieces of their group of value heads.
+// The items of work of the chunks begin..end, in the order in which the chain wants them: by chunks,
+// in these by key heads and pieces of their group of value heads.
 struct Items {
-  unsigned chunks;
-  int key_heads;
-  int wave_heads;
-  int group;   // value heads of a key head
-  int pieces;  // of a group
+  unsigned begin;
+  unsigned end;
+  unsigned key_heads;
+  unsigned group;       // value heads of a key head
+  unsigned item_heads;  // at most
+  unsigned pieces;      // of a group
 
-  explicit __device__ Items(const ChunkSm90Params& p)
-      : chunks(static_cast<unsigned>(p.chunks.count)),
+  __device__ Items(const ChunkSm90Params& p, int64_t begin, int64_t end)
+      : begin(static_cast<unsigned>(begin)),
+        end(static_cast<unsigned>(end)),
         key_heads(p.rule.heads.key_heads),
-        wave_heads(p.plan.wave_heads),
         group(p.rule.heads.value_heads / key_heads),
-        pieces((group + kMaxHeads - 1) / kMaxHeads) {}
+        item_heads(p.plan.item_heads),
+        pieces((group + item_heads - 1) / item_heads) {}
 
-  __device__ unsigned count() const { return chunks * key_heads * pieces; }
+  __device__ unsigned count() const { return (end - begin) * key_heads * pieces; }
 };
 
 struct Item {
@@ -64,18 +80,12 @@ struct Item {
   bool first_piece;
 
   __device__ Item(const Items& items, unsigned n) {
-    const unsigned per_wave = items.chunks * items.wave_heads * items.pieces;
-    const int wave = static_cast<int>(n / per_wave);
-    const unsigned rest = n % per_wave;
-    const int first_key = wave * items.wave_heads;
-    const unsigned width = min(items.wave_heads, items.key_heads - first_key) * items.pieces;
-    chunk = rest / width;
-    const int unit = static_cast<int>(rest % width);
-    key_head = first_key + unit / items.pieces;
-    const int piece = unit % items.pieces;
-    const int most = (items.group + items.pieces - 1) / items.pieces;
-    first_head = key_head * items.group + piece * most;
-    heads = min(most, items.group - piece * most);
+    const unsigned piece = n % items.pieces;
+    const unsigned unit = n / items.pieces;
+    chunk = items.begin + unit / items.key_heads;
+    key_head = static_cast<int>(unit % items.key_heads);
+    first_head = static_cast<int>(key_head * items.group + piece * items.item_heads);
+    heads = static_cast<int>(min(items.item_heads, items.group - piece * items.item_heads));
     first_piece = piece == 0;
   }
 
@@ -86,38 +96,42 @@ struct Item {
 
 // A lane's tokens, 2l and 2l + 1, of one head.
 struct LaneGates {
-  float2 gamma;
+  float2 g;
   float2 beta;
 };
 
-// gamma and beta of a head, by one warp.
-__device__ __forceinline__ LaneGates LoadGates(const ChunkSm90Params& p, const ChunkTile& tile,
-                                               int head) {
+// g and beta of a head, by one warp.
+__device__ __forceinline__ LaneGates GatesOf(const ChunkSm90Params& p, const Shared& shared,
+                                             int head, int length) {
   const int lane = threadIdx.x % 32;
-  const int64_t heads = p.rule.heads.value_heads;
-  float g[2], beta[2];
-#pragma unroll
-  for (int e = 0; e < 2; ++e) {
-    const int i = 2 * lane + e;
-    const int64_t at = (tile.begin + i) * heads + head;
-    const bool valid = i < tile.length;
-    g[e] = valid && p.rule.g != nullptr ? p.rule.g[at] : 0.0f;
-    beta[e] = !valid ? 0.0f : p.rule.beta != nullptr ? p.rule.beta[at] : 1.0f;
+  LaneGates gates = {};
+  if (p.rule.g != nullptr) gates.g = reinterpret_cast<const float2*>(shared.next_g[head])[lane];
+  if (p.rule.beta != nullptr) {
+    gates.beta = reinterpret_cast<const float2*>(shared.next_beta[head])[lane];
+  } else {
+    gates.beta = {2 * lane < length ? 1.0f : 0.0f, 2 * lane + 1 < length ? 1.0f : 0.0f};
   }
-  float sum = g[0] + g[1];
+  return gates;
+}
+
+// gamma from g.
+__device__ __forceinline__ float2 Sums(const float2& g) {
+  const int lane = threadIdx.x % 32;
+  float sum = g.x + g.y;
 #pragma unroll
   for (int step = 1; step < 32; step *= 2) {
     const float below = __shfl_up_sync(~0u, sum, step);
     if (lane >= step) sum += below;
   }
-  return {{(sum - g[1]) * kLog2E, sum * kLog2E}, {beta[0], beta[1]}};
+  return {(sum - g.y) * kLog2E, sum * kLog2E};
 }
 
 // Leaves what depends on the gates of a head in shared memory and in the workspace, by one warp.
 __device__ __forceinline__ void StoreGates(const LaneGates& lane_gates, int head, Shared& shared,
                                            ChunkFactors& factors) {
   const int lane = threadIdx.x % 32;
-  const auto [gamma, beta] = lane_gates;
+  const float2 gamma = Sums(lane_gates.g);
+  const float2 beta = lane_gates.beta;
   const float last = __shfl_sync(~0u, gamma.y, 31);
   const float2 norm = reinterpret_cast<const float2*>(shared.k_norm)[lane];
   const float2 q_scale = reinterpret_cast<const float2*>(shared.q_scale)[lane];
@@ -143,17 +157,6 @@ __device__ __forceinline__ TileSum ScaleRows(const TileSum& m, float top, float 
           {m.right[0] * top, m.right[1] * top, m.right[2] * bottom, m.right[3] * bottom}};
 }
 
-// Calls f(row, column, pair of sums) for the lane's pairs of a tile at (row, column).
-template <typename Sum, typename F>
-__device__ __forceinline__ void ForEachPair(Sum& s, int row, int column, F&& f) {
-  const int i = row + threadIdx.x % 32 / 4;
-  const int j = column + threadIdx.x % 4 * 2;
-  f(i, j, s.left);
-  f(i, j + 8, s.right);
-  f(i + 8, j, s.left + 2);
-  f(i + 8, j + 8, s.right + 2);
-}
-
 // Calls f(row, e) where the lane has the diagonal of a tile: in element e of left at its row `row`,
 // in element 2 + e of right eight rows below.
 template <typename F>
@@ -165,27 +168,34 @@ __device__ __forceinline__ void OnDiagonal(F&& f) {
   }
 }
 
-// Products of the warp's 16 rows, with the tiles of columns up to the diagonal's, as they come:
-// k kᵀ, q kᵀ and, of the diagonal's tile alone, q qᵀ.
+// 64 x 64 sums of a warpgroup, a warp's 16 rows: tiles of 16 columns, of which those up to the
+// diagonal's count.
+using Square = float[kChunk / 2];
+
+// Of the warp's 16 rows as they come, k kᵀ and q kᵀ, and q qᵀ of the diagonal's tile alone.
 template <typename T>
-__device__ __forceinline__ void MultiplyRows(const Shared& shared, TileSum (&kk)[kBlocks],
-                                             TileSum (&qk)[kBlocks], TileSum& qq) {
-  const int warp = GroupWarp();
-  const PanelLane k(SharedAddress(shared.k));
-  const PanelLane q(SharedAddress(shared.q));
+__device__ __forceinline__ void MultiplyRows(const uint4* k_rows, const uint4* q_rows, Square& kk,
+                                             Square& qk, TileSum& qq) {
+  const uint64_t k = RowsAreN(SharedAddress(k_rows));
+  const uint64_t q = RowsAreN(SharedAddress(q_rows));
+  const auto step = [](int c) { return c / 4 * (kPanelBytes / 16) + c % 4 * 2; };
+  WarpgroupFence();
+  WarpgroupMmaShared<T, false>(kk, k, k);
+#pragma unroll
+  for (int c = 1; c < kDimTiles; ++c) WarpgroupMmaShared<T>(kk, k + step(c), k + step(c));
+  WarpgroupMmaShared<T, false>(qk, q, k);
+#pragma unroll
+  for (int c = 1; c < kDimTiles; ++c) WarpgroupMmaShared<T>(qk, q + step(c), k + step(c));
+  WarpgroupCommit();
+  const PanelLane rows(SharedAddress(q_rows));
 #pragma unroll
   for (int c = 0; c < kDimTiles; ++c) {
-    const LeftTile k_rows = k.LoadLeft(warp * kTileDim, c);
-    const LeftTile q_rows = q.LoadLeft(warp * kTileDim, c);
-    MultiplyAdd<T>(qq, q_rows, {q_rows.r.x, q_rows.r.z, q_rows.r.y, q_rows.r.w});
-#pragma unroll
-    for (int j = 0; j < kBlocks; ++j) {
-      if (j > warp) break;
-      const Tile columns = k.Load(j * kTileDim, c);
-      MultiplyAdd<T>(kk[j], k_rows, columns);
-      MultiplyAdd<T>(qk[j], q_rows, columns);
-    }
+    const Tile tile = rows.Load(GroupWarp() * kTileDim, c);
+    MultiplyAdd<T>(qq, {{tile.x, tile.z, tile.y, tile.w}}, tile);
   }
+  WarpgroupWait();
+  WarpgroupTouch(kk);
+  WarpgroupTouch(qk);
 }
 
 // The norms' inverses, from the products of rows with themselves. Keys of fp16 have theirs already.
@@ -207,171 +217,192 @@ __device__ __forceinline__ void StoreNorms(const ChunkSm90Params& p, const TileS
 }
 
 // kk_ij *= n_i * n_j,  qk_ij *= scale * nq_i * n_j
-__device__ __forceinline__ void ScaleProducts(const Shared& shared, TileSum (&kk)[kBlocks],
-                                              TileSum (&qk)[kBlocks]) {
+__device__ __forceinline__ void ScaleProducts(const Shared& shared, Square& kk, Square& qk) {
   const int row = GroupWarp() * kTileDim + threadIdx.x % 32 / 4;
+  const auto scale = [&](Square& d, int j, const float* rows) {
+    SetSum(d, j, ScaleRows(ScaleColumns(SumOf(d, j), shared.k_norm + j * kTileDim), rows[row],
+                           rows[row + 8]));
+  };
 #pragma unroll
   for (int j = 0; j < kBlocks; ++j) {
-    if (j > GroupWarp()) break;
-    const float* norm = shared.k_norm + j * kTileDim;
-    kk[j] = ScaleRows(ScaleColumns(kk[j], norm), shared.k_norm[row], shared.k_norm[row + 8]);
-    qk[j] = ScaleRows(ScaleColumns(qk[j], norm), shared.q_scale[row], shared.q_scale[row + 8]);
+    scale(kk, j, shared.k_norm);
+    scale(qk, j, shared.q_scale);
   }
 }
 
-// A_ij = beta_i * kk_ij * exp(gamma_i - gamma_j) for i > j
-__device__ __forceinline__ void StoreLower(const TileSum (&kk)[kBlocks], const float* gamma,
-                                           const float* beta, float* lower) {
-  const int warp = GroupWarp();
+// What the lane's tokens are multiplied by: rows i and i + 8, columns 16j + 2t + {0, 1, 8, 9}.
+struct LaneFactors {
+  float2 rows;
+  float4 columns[kBlocks];
+
+  explicit __device__ LaneFactors(const float* factors) {
+    const int row = GroupWarp() * kTileDim + threadIdx.x % 32 / 4;
+    rows = {factors[row], factors[row + 8]};
 #pragma unroll
-  for (int j0 = 0; j0 < kBlocks; ++j0) {
-    if (j0 > warp) break;
-    ForEachPair(kk[j0], warp * kTileDim, j0 * kTileDim, [&](int i, int j, const float* pair) {
-      const float2 gamma_j = *reinterpret_cast<const float2*>(gamma + j);
-      const float x = beta[i] * pair[0] * Exp2(gamma[i] - gamma_j.x);
-      const float y = beta[i] * pair[1] * Exp2(gamma[i] - gamma_j.y);
-      // What is not below the diagonal, and may not be finite, is never read.
-      *reinterpret_cast<float2*>(lower + i * kLowerStride + j) = {x, y};
-    });
+    for (int j = 0; j < kBlocks; ++j) {
+      const float2* pairs = reinterpret_cast<const float2*>(factors + j * kTileDim);
+      const float2 left = pairs[threadIdx.x % 4];
+      const float2 right = pairs[threadIdx.x % 4 + 4];
+      columns[j] = {left.x, left.y, right.x, right.y};
+    }
+  }
+};
+
+// d_ij * exp(gamma_i - gamma_j) of a tile; above the diagonal it is of no use and may not be finite.
+__device__ __forceinline__ TileSum Decayed(const TileSum& d, const LaneFactors& gamma, int j) {
+  const auto [i0, i1] = gamma.rows;
+  const float4 c = gamma.columns[j];
+  return {{d.left[0] * Exp2(i0 - c.x), d.left[1] * Exp2(i0 - c.y), d.left[2] * Exp2(i1 - c.x),
+           d.left[3] * Exp2(i1 - c.y)},
+          {d.right[0] * Exp2(i0 - c.z), d.right[1] * Exp2(i0 - c.w), d.right[2] * Exp2(i1 - c.z),
+           d.right[3] * Exp2(i1 - c.w)}};
+}
+
+// A_ij = beta_i * kk_ij * exp(gamma_i - gamma_j) for i > j; what is not below the diagonal is never
+// read.
+__device__ __forceinline__ void StoreLower(const Square& kk, const LaneFactors& gamma,
+                                           const float* beta, float* lower) {
+  const int row = GroupWarp() * kTileDim + threadIdx.x % 32 / 4;
+  const float top = beta[row];
+  const float bottom = beta[row + 8];
+  float* to = lower + row * kLowerStride + threadIdx.x % 4 * 2;
+#pragma unroll
+  for (int j = 0; j < kBlocks; ++j) {
+    const TileSum a = ScaleRows(Decayed(SumOf(kk, j), gamma, j), top, bottom);
+    float2* pairs = reinterpret_cast<float2*>(to + j * kTileDim);
+    pairs[0] = {a.left[0], a.left[1]};
+    pairs[4] = {a.right[0], a.right[1]};
+    pairs[4 * kLowerStride] = {a.left[2], a.left[3]};
+    pairs[4 * kLowerStride + 4] = {a.right[2], a.right[3]};
   }
 }
 
-// T as operands, in place of its rows 16 * i..: of its transpose, the tile at rows j and columns i,
-// each row multiplied by its beta. As a left one for X each column is multiplied by its decay too,
-// and a tile of its own has what rounding has taken from the diagonal. As a right one for P it is
-// without the diagonal.
-enum Packed { kForX = 0, kForP = kBlocks, kDiagonalForX = 2 * kBlocks };
-__device__ __forceinline__ uint4* PackedInverse(float* lower, int i, int tile) {
-  return reinterpret_cast<uint4*>(lower + i * kTileDim * kLowerStride) + tile * 32 +
-         threadIdx.x % 32;
-}
-
-// A warp takes its 16 rows of T.
+// T as operands, in its place; a warp takes its 16 rows.
 template <typename T>
-__device__ __forceinline__ void PackInverse(float* lower, const float* beta, const float* decay) {
+__device__ __forceinline__ void PackInverse(Shared& shared, const float* beta, const float* decay) {
   const int warp = GroupWarp();
-  const int row = threadIdx.x % 32 / 4;
-  TileSum m[kBlocks];
+  const int lane = threadIdx.x % 32;
+  TileSum m[kBlocks];  // of the transpose
 #pragma unroll
   for (int j = 0; j < kBlocks; ++j) {
     if (j <= warp) {
-      m[j] = LoadSumTransposed(lower + warp * kTileDim * kLowerStride + j * kTileDim);
+      m[j] = LoadSumTransposed(shared.lower + warp * kTileDim * kLowerStride + j * kTileDim);
     }
   }
-  __syncwarp();
+  GroupSync();
+  Operands& to = shared.operands;
+  const PanelLane for_p(SharedAddress(to.for_p));
 #pragma unroll
   for (int j = 0; j < kBlocks; ++j) {
-    if (j > warp) break;
-    m[j] = ScaleRows(m[j], beta[j * kTileDim + row], beta[j * kTileDim + row + 8]);
-    const TileSum for_x = ScaleColumns(m[j], decay + warp * kTileDim);
-    const LeftTile packed = PackLeft<T>(for_x);
-    *PackedInverse(lower, warp, kForX + j) = packed.r;
-    if (j == warp) {
-      TileSum rest;
-      const float2 top = Unpack(packed.r.x, T{});
-      const float2 bottom = Unpack(packed.r.w, T{});
-      OnDiagonal([&](int, int e) {
-        rest.left[e] = for_x.left[e] - (e == 0 ? top.x : top.y);
-        rest.right[2 + e] = for_x.right[2 + e] - (e == 0 ? bottom.x : bottom.y);
-        m[j].left[e] = m[j].right[2 + e] = 0.0f;
-      });
-      *PackedInverse(lower, warp, kDiagonalForX) = PackLeft<T>(rest).r;
-    }
-    *PackedInverse(lower, warp, kForP + j) = PackTile<T>(m[j]);
-  }
-}
-
-// The sums of 32 columns side by side are rows g and g + 8 of eight columns each; lane t of a quad
-// has two of each eight. Gathers eight for lane t, the t-th: of row g, then of row g + 8.
-template <typename T>
-__device__ __forceinline__ void GatherRows(const TileSum& first, const TileSum& second,
-                                           uint4 (&rows)[2]) {
-  const int t = threadIdx.x % 4;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const auto pack = [&](const float* sum) {
-      return PackPair<T>(sum[2 * half], sum[2 * half + 1]);
-    };
-    uint32_t x[4] = {pack(first.left), pack(first.right), pack(second.left), pack(second.right)};
-    // A transposition of 4 x 4 in two exchanges: with the lane 2 away, then with the one beside.
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      const uint32_t got = __shfl_xor_sync(~0u, t < 2 ? x[e + 2] : x[e], 2);
-      (t < 2 ? x[e + 2] : x[e]) = got;
-    }
-#pragma unroll
-    for (int e = 0; e < 4; e += 2) {
-      const uint32_t got = __shfl_xor_sync(~0u, t % 2 == 0 ? x[e + 1] : x[e], 1);
-      (t % 2 == 0 ? x[e + 1] : x[e]) = got;
-    }
-    rows[half] = {x[0], x[1], x[2], x[3]};
-  }
-}
-
-// 16 rows, 32 columns from piece `piece` on, to a record of panels.
-template <typename T>
-__device__ __forceinline__ void StoreSums(const TileSum& first, const TileSum& second, int row,
-                                          int piece, uint4* to) {
-  const int lane = threadIdx.x % 32;
-  uint4 rows[2];
-  GatherRows<T>(first, second, rows);
-  to[PanelPiece(row + lane / 4, piece + lane % 4)] = rows[0];
-  to[PanelPiece(row + lane / 4 + 8, piece + lane % 4)] = rows[1];
-}
-
-// X_j = beta_j * sum over i >= j of T_ij * decay_i * k_i in panels, a warp taking 32 columns. The
-// first term, all of it where gates decay fast or keys are far apart, is thus rounded only once.
-template <typename T>
-__device__ __forceinline__ void MultiplyX(float* lower, const PanelLane& k, const PanelLane& x_to) {
-  constexpr int kMine = kDimTiles / kWarps;
-  const int first = GroupWarp() * kMine;
-#pragma unroll
-  for (int j = 0; j < kBlocks; ++j) {
-    TileSum x[kMine];
-#pragma unroll
-    for (int i = j; i < kBlocks; ++i) {
-      const LeftTile m = {*PackedInverse(lower, i, kForX + j)};
-#pragma unroll
-      for (int c = 0; c < kMine; ++c) {
-        const Tile keys = k.LoadTransposed(i * kTileDim, first + c);
-        MultiplyAdd<T>(x[c], m, keys);
-        if (i == j) MultiplyAdd<T>(x[c], {*PackedInverse(lower, i, kDiagonalForX)}, keys);
+    const int column = j * kTileDim + lane / 4;
+    if (j <= warp) {
+      m[j] = ScaleRows(m[j], beta[column], beta[column + 8]);
+      const TileSum for_x = ScaleColumns(m[j], decay + warp * kTileDim);
+      const LeftTile packed = PackLeft<T>(for_x);
+      to.for_x[warp][j][lane] = packed.r;
+      if (j == warp) {
+        TileSum rest;
+        const float2 top = Unpack(packed.r.x, T{});
+        const float2 bottom = Unpack(packed.r.w, T{});
+        OnDiagonal([&](int, int e) {
+          rest.left[e] = for_x.left[e] - (e == 0 ? top.x : top.y);
+          rest.right[2 + e] = for_x.right[2 + e] - (e == 0 ? bottom.x : bottom.y);
+          m[j].left[e] = m[j].right[2 + e] = 0.0f;
+        });
+        to.rest_for_x[warp][lane] = PackLeft<T>(rest).r;
       }
     }
+    for_p.StoreTransposed(PackTile<T>(m[j]), warp * kTileDim, j);
+  }
+  AsyncProxyFence();
+}
+
+// Tiles of T for X, rows 16i.. and the warp's 16 columns, and what rounding has taken of them.
+using XOperands = uint4[kBlocks + 1];
+
+__device__ __forceinline__ void LoadXOperands(const Operands& from, XOperands& m) {
+  const int warp = GroupWarp();
+  const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int c = 0; c < kMine; ++c) x_to.Store(PackLeft<T>(x[c]), j * kTileDim, first + c);
+  for (int i = 0; i < kBlocks; ++i) m[i] = i < warp ? uint4{} : from.for_x[i][warp][lane];
+  m[kBlocks] = from.rest_for_x[warp][lane];
+}
+
+// X_j = beta_j * sum over i >= j of T_ij * decay_i * k_i in panels, a warp taking its 16 rows. The
+// first term, all of it where gates decay fast or keys are far apart, is thus rounded only once.
+template <typename T>
+__device__ __forceinline__ void StoreX(XOperands& m, const uint4* k_rows, uint4* to) {
+  const int warp = GroupWarp();
+  const uint64_t k = RowsAreK(SharedAddress(k_rows));
+  const PanelLane x_to(SharedAddress(to));
+  uint4 rest[kBlocks];
+#pragma unroll
+  for (int i = 0; i < kBlocks; ++i) rest[i] = i == warp ? m[kBlocks] : uint4{};
+  WarpgroupTouch(m);
+  WarpgroupTouch(rest);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    Square x;
+    const auto keys = [&](int i) {
+      return k + (half * kPanelBytes + i * kTileDim * kPanelRowBytes) / 16;
+    };
+    WarpgroupFence();
+    WarpgroupMmaRowsAreK<T, false>(x, m[0], keys(0));
+#pragma unroll
+    for (int i = 1; i < kBlocks; ++i) WarpgroupMmaRowsAreK<T>(x, m[i], keys(i));
+#pragma unroll
+    for (int i = 0; i < kBlocks; ++i) WarpgroupMmaRowsAreK<T>(x, rest[i], keys(i));
+    WarpgroupCommit();
+    WarpgroupWait();
+    WarpgroupTouch(x);
+#pragma unroll
+    for (int c = 0; c < kDimTiles / 2; ++c) {
+      x_to.Store(PackLeft<T>(SumOf(x, c)), warp * kTileDim, half * kDimTiles / 2 + c);
+    }
   }
 }
 
 // P_ij = beta_j * (R_ij + sum over l > j of R_il * T_lj) with R_il = qk_il * exp(gamma_i - gamma_l)
 // for l <= i, else 0; a warp takes its 16 rows.
 template <typename T>
-__device__ __forceinline__ void StoreP(const TileSum (&qk)[kBlocks], float* lower,
-                                       const float* gamma, const float* beta, uint4* to) {
-  const int warp = GroupWarp();
-  TileSum p[kBlocks];
-  LeftTile r[kBlocks];
+__device__ __forceinline__ void StoreP(const Square& qk, const LaneFactors& gamma,
+                                       const float* beta, const uint4* for_p, uint32_t* to) {
+  const int row = GroupWarp() * kTileDim + threadIdx.x % 32 / 4;
+  Square p;
+  uint4 r[kBlocks];
 #pragma unroll
-  for (int j0 = 0; j0 < kBlocks; ++j0) {
-    if (j0 > warp) break;
-    p[j0] = qk[j0];
-    ForEachPair(p[j0], warp * kTileDim, j0 * kTileDim, [&](int i, int j, float* pair) {
-      const float2 gamma_j = *reinterpret_cast<const float2*>(gamma + j);
-      pair[0] = j <= i ? pair[0] * Exp2(gamma[i] - gamma_j.x) : 0.0f;
-      pair[1] = j + 1 <= i ? pair[1] * Exp2(gamma[i] - gamma_j.y) : 0.0f;
-    });
-    r[j0] = PackLeft<T>(p[j0]);
-    p[j0] = ScaleColumns(p[j0], beta + j0 * kTileDim);
+  for (int j = 0; j < kBlocks; ++j) {
+    TileSum tile = Decayed(SumOf(qk, j), gamma, j);
+    const int column = j * kTileDim + threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      if (column + e % 2 > row + e / 2 * 8) tile.left[e] = 0.0f;
+      if (column + 8 + e % 2 > row + e / 2 * 8) tile.right[e] = 0.0f;
+    }
+    r[j] = PackLeft<T>(tile).r;
+    SetSum(p, j, ScaleColumns(tile, beta + j * kTileDim));
   }
+  const uint64_t t = RowsAreK(SharedAddress(for_p));
+  WarpgroupTouch(r);
+  WarpgroupTouch(p);
+  WarpgroupFence();
 #pragma unroll
   for (int l = 0; l < kBlocks; ++l) {
-    if (l > warp) break;
-#pragma unroll
-    for (int j = 0; j <= l; ++j) MultiplyAdd<T>(p[j], r[l], *PackedInverse(lower, l, kForP + j));
+    WarpgroupMmaRowsAreK<T>(p, r[l], t + l * (kTileDim * kPanelRowBytes / 16));
   }
+  WarpgroupCommit();
+  WarpgroupWait();
+  WarpgroupTouch(p);
 #pragma unroll
-  for (int j = 0; j < kBlocks; j += 2) {
-    StoreSums<T>(p[j], p[j + 1], warp * kTileDim, 2 * j, to);
+  for (int j = 0; j < kBlocks; ++j) {
+    const Tile tile = PackTile<T>(SumOf(p, j));
+    const auto store = [&](int row, int piece, uint32_t pair) {
+      to[PanelPiece(row, piece) * 4 + threadIdx.x % 4] = pair;
+    };
+    store(row, 2 * j, tile.x);
+    store(row, 2 * j + 1, tile.y);
+    store(row + 8, 2 * j, tile.z);
+    store(row + 8, 2 * j + 1, tile.w);
   }
 }
 
@@ -381,96 +412,172 @@ __device__ __forceinline__ void ClearReady(const ChunkSm90Params& p, const Item&
   if (head < item.heads) p.workspace.ready[item.record(p, head)] = 0;
 }
 
-// Begins to bring in the item's rows.
+// The items of a group one after another, those of PAD rows left out. The tokens of 32 are looked up
+// at a time, one by a lane.
+class Upcoming {
+ public:
+  __device__ Upcoming(const ChunkSm90Params& p, const Items& items, unsigned first, unsigned step)
+      : p_(p), items_(items), step_(step), n_(first - step) {}
+
+  // Whether there is one more.
+  __device__ bool Next() {
+    for (;;) {
+      n_ += step_;
+      if (n_ >= items_.count()) return false;
+      at_ = (at_ + 1) % 32;
+      if (at_ == 0) LookUp();
+      length_ = __shfl_sync(~0u, lengths_, at_);
+      if (length_ == 0) continue;
+      begin_ = __shfl_sync(~0u, begins_, at_);
+      return true;
+    }
+  }
+
+  __device__ Item item() const { return Item(items_, n_); }
+  __device__ int64_t begin() const { return begin_; }  // the first token
+  __device__ int length() const { return length_; }
+
+ private:
+  __device__ void LookUp() {
+    const unsigned n = n_ + threadIdx.x % 32 * step_;
+    lengths_ = 0;
+    if (n >= items_.count()) return;
+    const ChunkTile tile = TileOf(p_.rule.rows, p_.chunks, Item(items_, n).chunk);
+    begins_ = tile.begin;
+    if (p_.rule.rows.slot(tile.row) >= 0) lengths_ = tile.length;
+  }
+
+  const ChunkSm90Params& p_;
+  const Items& items_;
+  unsigned step_;
+  unsigned n_;
+  int at_ = -1;
+  int64_t begins_ = 0;  // by lane
+  int lengths_ = 0;     // by lane; 0: PAD
+  int64_t begin_ = 0;
+  int length_ = 0;
+};
+
+// Begins to bring in an item's rows, g and beta.
 template <typename T>
-__device__ __forceinline__ void LoadItem(const ChunkSm90Params& p, const Item& item,
-                                         const ChunkTile& tile, Shared& shared) {
+__device__ __forceinline__ void LoadItem(const ChunkSm90Params& p, const Upcoming& next, uint4* k,
+                                         Shared& shared) {
+  const Item item = next.item();
   const int64_t offset = int64_t{item.key_head} * kSm90Dim;
-  LoadPanels<kThreads>(SharedAddress(shared.k),
-                       static_cast<const T*>(p.rule.k) + tile.begin * p.rule.k_stride + offset,
-                       p.rule.k_stride, tile.length);
+  LoadPanels<kThreads>(SharedAddress(k),
+                       static_cast<const T*>(p.rule.k) + next.begin() * p.rule.k_stride + offset,
+                       p.rule.k_stride, next.length());
   LoadPanels<kThreads>(SharedAddress(shared.q),
-                       static_cast<const T*>(p.rule.q) + tile.begin * p.rule.q_stride + offset,
-                       p.rule.q_stride, tile.length);
+                       static_cast<const T*>(p.rule.q) + next.begin() * p.rule.q_stride + offset,
+                       p.rule.q_stride, next.length());
+  // Half of the threads take g, half beta.
+  const int token = static_cast<int>(threadIdx.x) % kChunk;
+  const bool is_g = threadIdx.x % kThreads < kChunk;
+  const float* from = is_g ? p.rule.g : p.rule.beta;
+  if (from == nullptr) return;
+  const bool valid = token < next.length();
+  from += (next.begin() + (valid ? token : 0)) * p.rule.heads.value_heads + item.first_head;
+  for (int i = 0; i < item.heads; ++i) {
+    CopyAsyncFloat(SharedAddress((is_g ? shared.next_g : shared.next_beta)[i] + token), from + i,
+                   valid);
+  }
 }
 
+// From rows in shared memory to products of keys and queries, their norms and all that depends on
+// the gates; a warp sees to the gates of one head.
 template <typename T>
-__device__ void Prepare(const ChunkSm90Params& p, const Item& item, const ChunkTile& tile,
-                        Shared& shared) {
-  LoadItem<T>(p, item, tile, shared);
-  // A warp sees to one head's gates; there are no more heads than warps.
+__device__ __forceinline__ void Begin(const ChunkSm90Params& p, const Item& item, int length,
+                                      uint4* k_rows, Shared& shared, Square& kk, Square& qk) {
   const int mine = GroupWarp();
-  LaneGates gates;
-  if (mine < item.heads) gates = LoadGates(p, tile, item.first_head + mine);
   CopyAsyncWait();
+  AsyncProxyFence();
   GroupSync();
   if (std::is_same_v<T, __half> && p.rule.qk_l2norm) {
-    NormalizeRows<T>(shared.k, mine * kTileDim);
+    NormalizeRows<T>(k_rows, mine * kTileDim);
+    AsyncProxyFence();
     GroupSync();
+  }
+  TileSum qq;
+  MultiplyRows<T>(k_rows, shared.q, kk, qk, qq);
+#pragma unroll
+  for (int j = 0; j < kBlocks; ++j) {
+    if (j == mine) StoreNorms<T>(p, SumOf(kk, j), qq, shared);
   }
   if (item.first_piece) {
     const int64_t record = (item.chunk * p.rule.heads.key_heads + item.key_head) * kRecord;
-    StorePieces<kThreads, kRecord>(shared.k, static_cast<uint4*>(p.workspace.k) + record);
+    StorePieces<kThreads, kRecord>(k_rows, static_cast<uint4*>(p.workspace.k) + record);
     StorePieces<kThreads, kRecord>(shared.q, static_cast<uint4*>(p.workspace.q) + record);
-  }
-  TileSum kk[kBlocks], qk[kBlocks], qq;
-  MultiplyRows<T>(shared, kk, qk, qq);
-#pragma unroll
-  for (int j = 0; j < kBlocks; ++j) {
-    if (j == mine) StoreNorms<T>(p, kk[j], qq, shared);
   }
   GroupSync();
   ScaleProducts(shared, kk, qk);
   if (mine < item.heads) {
-    StoreGates(gates, mine, shared, p.workspace.factors[item.record(p, mine)]);
+    StoreGates(GatesOf(p, shared, mine, length), mine, shared,
+               p.workspace.factors[item.record(p, mine)]);
   }
   GroupSync();
+}
 
-  const PanelLane k(SharedAddress(shared.k));
-  const PanelLane x(SharedAddress(shared.q));
+// X and P of the item's heads one by one.
+template <typename T>
+__device__ __forceinline__ void FinishHeads(const ChunkSm90Params& p, const Item& item,
+                                            const uint4* k_rows, Shared& shared, const Square& kk,
+                                            const Square& qk) {
   const auto finish = [&](int head) {
     if (threadIdx.x % kThreads == 0) StoreRelease(p.workspace.ready + item.record(p, head), 1);
   };
   for (int i = 0; i < item.heads; ++i) {
     const int64_t record = item.record(p, i);
     const float* beta = shared.beta[i];
-    StoreLower(kk, shared.gamma[i], beta, shared.lower);
+    StoreLower(kk, LaneFactors(shared.gamma[i]), beta, shared.lower);
     GroupSync();
     if (i > 0) finish(i - 1);
-    InvertUnitLower(shared.lower, mine, GroupSync);
-    PackInverse<T>(shared.lower, beta, shared.decay[i]);
+    InvertUnitLower(shared.lower, GroupWarp(), GroupSync);
+    PackInverse<T>(shared, beta, shared.decay[i]);
     GroupSync();
-    MultiplyX<T>(shared.lower, k, x);
-    StoreP<T>(qk, shared.lower, shared.gamma[i], beta,
-              static_cast<uint4*>(p.workspace.p) + record * (kRecord / 2));
+    XOperands for_x;
+    LoadXOperands(shared.operands, for_x);
+    StoreP<T>(qk, LaneFactors(shared.gamma[i]), beta, shared.operands.for_p,
+              static_cast<uint32_t*>(p.workspace.p) + record * (kRecord / 2 * 4));
     GroupSync();
-    StorePieces<kThreads, kRecord>(shared.q, static_cast<uint4*>(p.workspace.x) + record * kRecord);
-    AsyncProxyFenceGlobal();
+    StoreX<T>(for_x, k_rows, shared.x);
+    GroupSync();
+    StorePieces<kThreads, kRecord>(shared.x, static_cast<uint4*>(p.workspace.x) + record * kRecord);
+    GroupSync();
   }
-  GroupSync();
   finish(item.heads - 1);
 }
 
+// Chunks begin..end. With `lead`, kernels before this one have ended when its first block goes on;
+// without, the one before is its lead, which has waited for them.
+//
 // In pairs, so that what is left of the SMs has room for the chain's.
 template <typename T>
 __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kGroups* kThreads, 1)
-    PrepareKernel(ChunkSm90Params p) {
+    PrepareKernel(ChunkSm90Params p, int64_t begin, int64_t end, bool lead) {
   extern __shared__ __align__(1024) unsigned char dynamic[];
-  const int group = static_cast<int>(threadIdx.x) / kThreads;
+  const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kThreads, 0);  // uniform
   Shared& shared = reinterpret_cast<Shared*>(dynamic)[group];
-  GridDependencyWait();
-  const Items items(p);
+  if (lead) GridDependencyWait();
+  const Items items(p, begin, end);
   const unsigned step = gridDim.x * kGroups;
   const unsigned first = group * gridDim.x + blockIdx.x;
   for (unsigned n = first; n < items.count(); n += step) ClearReady(p, Item(items, n));
   __threadfence();
   __syncthreads();
   GridDependencyLaunch();
-  for (unsigned n = first; n < items.count(); n += step) {
-    const Item item(items, n);
-    const ChunkTile tile = TileOf(p.rule.rows, p.chunks, item.chunk);
-    if (p.rule.rows.slot(tile.row) >= 0) Prepare<T>(p, item, tile, shared);
+
+  Upcoming next(p, items, first, step);
+  bool more = next.Next();
+  if (more) LoadItem<T>(p, next, shared.k[0], shared);
+  for (int buffer = 0; more; buffer ^= 1) {
+    const Item item = next.item();
+    Square kk, qk;
+    Begin<T>(p, item, next.length(), shared.k[buffer], shared, kk, qk);
+    more = next.Next();
+    if (more) LoadItem<T>(p, next, shared.k[buffer ^ 1], shared);
+    FinishHeads<T>(p, item, shared.k[buffer], shared, kk, qk);
   }
+  if (!lead) GridDependencyWait();  // so that the end of this is that of its lead too
 }
 
 }  // namespace
@@ -478,7 +585,17 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kGroups* kThreads, 1
 cudaError_t ChunkPrepareSm90(const ChunkSm90Params& p, cudaStream_t stream) {
   const auto kernel =
       p.rule.io == DType::kFp16 ? PrepareKernel<__half> : PrepareKernel<__nv_bfloat16>;
-  return LaunchDependent(kernel, p.plan.prepare_blocks, kGroups * kThreads, kGroups * sizeof(Shared), stream, p);
+  const auto launch = [&](int blocks, int64_t begin, int64_t end, bool lead) {
+    return LaunchDependent(kernel, blocks, kGroups * kThreads, kGroups * sizeof(Shared), stream, p,
+                           begin, end, lead);
+  };
+  const int64_t lead = p.plan.lead_chunks;
+  cudaError_t error = cudaSuccess;
+  if (lead > 0) error = launch(p.plan.lead_blocks, 0, lead, true);
+  if (error == cudaSuccess && lead < p.chunks.count) {
+    error = launch(p.plan.beside_blocks, lead, p.chunks.count, lead == 0);
+  }
+  return error;
 }
 
 }  // namespace gdn::cuda

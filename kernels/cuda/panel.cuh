@@ -48,6 +48,10 @@ struct PanelLane {
   __device__ void Store(const LeftTile& t, int row, int tile) const {
     StoreMatrices(At(crossed, row, tile), t.r);
   }
+  // The transpose of `t`.
+  __device__ void StoreTransposed(const Tile& t, int row, int tile) const {
+    StoreMatricesTransposed(At(crossed, row, tile), t);
+  }
 };
 
 // Begins to copy 64 rows of 128 elements, `stride` apart, by kThreads threads; from row `length` on

@@ -135,11 +135,9 @@ __device__ __forceinline__ void MmaTf32(float (&d)[4], float a0, float a1, float
       : "r"(__float_as_uint(a0)), "r"(__float_as_uint(a1)), "r"(__float_as_uint(a2)),
         "r"(__float_as_uint(a3)), "r"(__float_as_uint(b0)), "r"(__float_as_uint(b1)));
 }
-// To eleven bits of significand.
+// To eleven bits of significand: the products drop the bits below.
 __device__ __forceinline__ float RoundToTf32(float x) {
-  uint32_t y;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(y) : "f"(x));
-  return __uint_as_float(y);
+  return __uint_as_float(__float_as_uint(x) + 0x1000);
 }
 
 // Two fp32 as one register of T, `low` in its lower half.
@@ -294,8 +292,38 @@ __device__ __forceinline__ void WarpgroupMma(float (&d)[64], uint4 a, uint64_t b
     GDN_WGMMA_N128("bf16", "1");
   }
 }
+// 64 columns, b's rows are k.
+template <typename T, bool kAdd = true>
+__device__ __forceinline__ void WarpgroupMmaRowsAreK(float (&d)[32], uint4 a, uint64_t b) {
+  if constexpr (std::is_same_v<T, __half>) {
+    GDN_WGMMA_N64("f16", "1");
+  } else {
+    GDN_WGMMA_N64("bf16", "1");
+  }
+}
 #undef GDN_WGMMA_N64
 #undef GDN_WGMMA_N128
+
+// 64 columns, a in shared memory too, by the descriptor of a right operand whose rows are n.
+#define GDN_WGMMA_SHARED(TYPE)                                                         \
+  asm volatile(                                                                        \
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"                                 \
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE                      \
+      " "                                                                              \
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, "   \
+      "%17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "   \
+      "%32, %33, add, 1, 1, 0, 0;\n}"                                                  \
+      : GDN_FLOATS8(d, 0), GDN_FLOATS8(d, 8), GDN_FLOATS8(d, 16), GDN_FLOATS8(d, 24)   \
+      : "l"(a), "l"(b), "n"(kAdd))
+template <typename T, bool kAdd = true>
+__device__ __forceinline__ void WarpgroupMmaShared(float (&d)[32], uint64_t a, uint64_t b) {
+  if constexpr (std::is_same_v<T, __half>) {
+    GDN_WGMMA_SHARED("f16");
+  } else {
+    GDN_WGMMA_SHARED("bf16");
+  }
+}
+#undef GDN_WGMMA_SHARED
 #undef GDN_FLOATS8
 
 // ---- copies into shared memory
@@ -308,6 +336,12 @@ __device__ __forceinline__ uint32_t SharedAddress(const void* p) {
 __device__ __forceinline__ void CopyAsync16(uint32_t to, const void* from, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
                "r"(valid ? 16 : 0)
+               : "memory");
+}
+// The same of one float.
+__device__ __forceinline__ void CopyAsyncFloat(uint32_t to, const float* from, bool valid) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from),
+               "r"(valid ? 4 : 0)
                : "memory");
 }
 // Has this thread arrive at `barrier`, as one of its arrivals, once all its copies so far are done.

@@ -60,4 +60,19 @@ __device__ __forceinline__ TileSum UnpackTile(const Tile& t) {
   return {{x.x, x.y, z.x, z.y}, {y.x, y.y, w.x, w.y}};
 }
 
+// Sums of a warpgroup, 16 rows of a warp by 16 columns at a time: eight a thread.
+template <int N>
+__device__ __forceinline__ TileSum SumOf(const float (&d)[N], int tile) {
+  const float* e = d + 8 * tile;
+  return {{e[0], e[1], e[2], e[3]}, {e[4], e[5], e[6], e[7]}};
+}
+template <int N>
+__device__ __forceinline__ void SetSum(float (&d)[N], int tile, const TileSum& s) {
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    d[8 * tile + e] = s.left[e];
+    d[8 * tile + 4 + e] = s.right[e];
+  }
+}
+
 }  // namespace gdn::cuda

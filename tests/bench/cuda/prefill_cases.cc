@@ -119,7 +119,7 @@ class Prefill {
   cuda::ChunkSm90Params StepParams(int set, int sms) const {
     return {Params(set), chunks(),
             cuda::ChunkSm90Workspace(heads_, chunks().count, workspace_.bytes()),
-            {.prepare_blocks = sms, .wave_heads = heads_.key_heads}};
+            {.lead_chunks = chunks().count, .lead_blocks = sms, .item_heads = 2}};
   }
 
   // Runs the first set and the reference on the same inputs.
