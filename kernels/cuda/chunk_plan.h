@@ -7,6 +7,8 @@
 
 namespace gdn::cuda {
 
+inline constexpr int kMaxItemHeads = 4;
+
 // The first `lead_chunks` chunks are prepared on all SMs, the others beside the chain.
 struct ChunkPlan {
   int64_t lead_chunks = 0;

@@ -41,10 +41,10 @@ struct ChunkFactors {
 // One record for each chunk and value head, k and q for each chunk and key head. Elements are of
 // q's type.
 struct ChunkWorkspace {
-  void* x = nullptr;  // in panels  [chunks, HV] of [64, K]
-  void* p = nullptr;  // one panel  [chunks, HV] of [64, 64]
-  void* k = nullptr;  // in panels  [chunks, H] of [64, K]; of fp16, normalised
-  void* q = nullptr;  // in panels  [chunks, H] of [64, K]
+  void* x = nullptr;                // in panels  [chunks, HV] of [64, K]
+  void* p = nullptr;                // one panel  [chunks, HV] of [64, 64]
+  void* k = nullptr;                // in panels  [chunks, H] of [64, K]; of fp16, normalised
+  void* q = nullptr;                // in panels  [chunks, H] of [64, K]
   ChunkFactors* factors = nullptr;  // [chunks, HV]
   unsigned* ready = nullptr;        // [chunks, HV]: 1 once all of it has been written
 };

@@ -98,8 +98,7 @@ __device__ __forceinline__ TileSum MultiplyBlocks(const float* a, int i, int j) 
 #pragma unroll
   for (int n = 0; n < kTiles; ++n) {
     if (n * kTileDim > i) continue;
-    MultiplyAdd(m21t, Rounded(product[n]),
-                Rounded(LoadSum(a22 + i * kLowerStride + n * kTileDim)));
+    MultiplyAdd(m21t, Rounded(product[n]), Rounded(LoadSum(a22 + i * kLowerStride + n * kTileDim)));
   }
   return m21t;
 }

@@ -117,7 +117,8 @@ class Prefill {
 
   // On `sms` SMs.
   cuda::ChunkSm90Params StepParams(int set, int sms) const {
-    return {Params(set), chunks(),
+    return {Params(set),
+            chunks(),
             cuda::ChunkSm90Workspace(heads_, chunks().count, workspace_.bytes()),
             {.lead_chunks = chunks().count, .lead_blocks = sms, .item_heads = 2}};
   }
