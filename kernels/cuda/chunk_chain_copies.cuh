@@ -57,32 +57,38 @@ struct Shared {
 };
 static_assert(kOutBuffers<float> * kOutStride<float> <= 2 * kValueStride);
 
-// Where a block works.
+// A head of a row.
 struct Work {
   int64_t row;
   int head;
-  int half;  // of V
   int64_t first_token;
   int64_t tokens;
   int64_t first_chunk;
   int chunks;
+  bool pad;
+
+  __device__ Work(const ChunkSm90Params& p, unsigned n) {
+    const unsigned heads = p.rule.heads.value_heads;
+    row = n / heads;
+    head = static_cast<int>(n % heads);
+    first_token = p.rule.rows.offsets[row];
+    tokens = p.rule.rows.offsets[row + 1] - first_token;
+    first_chunk = p.chunks.chunk_offsets[row];
+    chunks = static_cast<int>(p.chunks.chunk_offsets[row + 1] - first_chunk);
+    pad = p.rule.rows.slot(row) < 0;
+  }
 
   __device__ int length(int n) const {
     return static_cast<int>(min(tokens - int64_t{n} * kChunk, int64_t{kChunk}));
   }
 };
 
-__device__ __forceinline__ Work WorkOf(const ChunkSm90Params& p) {
-  const unsigned n = blockIdx.x / kHalves;
-  Work work;
-  work.row = n / p.rule.heads.value_heads;
-  work.head = static_cast<int>(n % p.rule.heads.value_heads);
-  work.half = static_cast<int>(ClusterRank());
-  work.first_token = p.rule.rows.offsets[work.row];
-  work.tokens = p.rule.rows.offsets[work.row + 1] - work.first_token;
-  work.first_chunk = p.chunks.chunk_offsets[work.row];
-  work.chunks = static_cast<int>(p.chunks.chunk_offsets[work.row + 1] - work.first_chunk);
-  return work;
+// Calls f(work) for the cluster's share of heads of rows.
+template <typename F>
+__device__ __forceinline__ void ForEachWork(const ChunkSm90Params& p, F&& f) {
+  const auto count = static_cast<unsigned>(p.rule.rows.count * p.rule.heads.value_heads);
+#pragma unroll 1
+  for (unsigned n = blockIdx.x / kHalves; n < count; n += gridDim.x / kHalves) f(Work(p, n));
 }
 
 // Position in a ring of `kSize` that is gone round again and again.
@@ -90,11 +96,13 @@ template <int kSize>
 struct Turn {
   int at = 0;
   unsigned parity = 0;
+  bool again = false;  // not the first time round
 
   __device__ void Next() {
     if (++at == kSize) {
       at = 0;
       parity ^= 1;
+      again = true;
     }
   }
 };
@@ -115,8 +123,8 @@ class ReadyChunks {
       const bool ready = chunk >= chunks_ || LoadAcquire(flags_ + chunk * stride_) != 0;
       const unsigned waiting = ~__ballot_sync(~0u, ready);
       known_ += waiting == 0 ? 32 : __ffs(static_cast<int>(waiting)) - 1;
+      AsyncProxyFenceGlobal();
     }
-    AsyncProxyFenceGlobal();
   }
 
  private:
@@ -131,8 +139,8 @@ class ReadyChunks {
 template <typename T>
 __device__ __forceinline__ void LoadValues(const T* from, int64_t stride, int length,
                                            unsigned char* to) {
-  constexpr int kPieces = kRows * sizeof(T) / 16;
-  constexpr int kStep = 32 / kPieces;  // tokens at a time
+  constexpr int kPieces = kRows * sizeof(T) / 16;  // of a token
+  constexpr int kStep = 32 / kPieces;              // tokens at a time
   const int lane = threadIdx.x % 32;
   const int first = lane / kPieces;
   const uint32_t address = SharedAddress(to) + first * kValueStride + lane % kPieces * 16;
@@ -145,21 +153,23 @@ __device__ __forceinline__ void LoadValues(const T* from, int64_t stride, int le
   }
 }
 
-// What both blocks need each fetches half of, for both.
+// Brings a row's chunks into the stages. What both blocks need each fetches half of, for both.
 template <typename T>
-__device__ void Load(const ChunkSm90Params& p, const Work& work, Shared& shared) {
+__device__ __forceinline__ void LoadRow(const ChunkSm90Params& p, const Work& work,
+                                        Turn<kStages>& turn, Shared& shared) {
   const Heads& heads = p.rule.heads;
   const int lane = threadIdx.x % 32;
+  const auto half = static_cast<int>(ClusterRank());
   const int64_t key_head = work.head / (heads.value_heads / heads.key_heads);
   const T* values = static_cast<const T*>(p.rule.v) + work.first_token * p.rule.v_stride +
-                    int64_t{work.head} * kSm90Dim + work.half * kRows;
+                    int64_t{work.head} * kSm90Dim + half * kRows;
   const auto panel = [&](uint4* to, const void* from, int64_t record, uint32_t full) {
-    CopyBulkToAll(SharedAddress(to + work.half * kPanel),
-                  static_cast<const uint4*>(from) + (2 * record + work.half) * kPanel,
+    CopyBulkToAll(SharedAddress(to + half * kPanel),
+                  static_cast<const uint4*>(from) + (2 * record + half) * kPanel,
                   kPanel * sizeof(uint4), full, kBoth);
   };
   ReadyChunks ready(p, work);
-  Turn<kStages> turn;
+#pragma unroll 1
   for (int n = 0; n < work.chunks; ++n, turn.Next()) {
     Stage& stage = shared.stages[turn.at];
     const int64_t chunk = work.first_chunk + n;
@@ -169,7 +179,7 @@ __device__ void Load(const ChunkSm90Params& p, const Work& work, Shared& shared)
     ready.Wait(n);
 
     const uint32_t begin_full = SharedAddress(&shared.barriers.begin_full[turn.at]);
-    if (n >= kStages) {
+    if (turn.again) {
       BarrierWait(SharedAddress(&shared.barriers.begin_empty[turn.at]), turn.parity ^ 1);
     }
     if (lane == 0) {
@@ -182,7 +192,7 @@ __device__ void Load(const ChunkSm90Params& p, const Work& work, Shared& shared)
     CopyAsyncArrive(begin_full);
 
     const uint32_t end_full = SharedAddress(&shared.barriers.end_full[turn.at]);
-    if (n >= kStages) {
+    if (turn.again) {
       BarrierWait(SharedAddress(&shared.barriers.end_empty[turn.at]), turn.parity ^ 1);
     }
     if (lane == 0) {
@@ -190,13 +200,33 @@ __device__ void Load(const ChunkSm90Params& p, const Work& work, Shared& shared)
                           sizeof(stage.q) + sizeof(stage.x) + sizeof(stage.p) + kEndBytes);
       panel(stage.q, p.workspace.q, key_record, end_full);
       panel(stage.x, p.workspace.x, record, end_full);
-      CopyBulkToAll(
-          SharedAddress(stage.p + work.half * (kPanel / 2)),
-          static_cast<const uint4*>(p.workspace.p) + (2 * record + work.half) * (kPanel / 2),
-          kPanel / 2 * sizeof(uint4), end_full, kBoth);
+      CopyBulkToAll(SharedAddress(stage.p + half * (kPanel / 2)),
+                    static_cast<const uint4*>(p.workspace.p) + (2 * record + half) * (kPanel / 2),
+                    kPanel / 2 * sizeof(uint4), end_full, kBoth);
       CopyBulk(SharedAddress(stage.factors.for_o), factors.for_o, kEndBytes, end_full);
     }
   }
+}
+
+// Brings a row's state into L2.
+__device__ __forceinline__ void PrefetchState(const ChunkSm90Params& p, const Work& work) {
+  const StatePool& pool = p.rule.ssm;
+  if (pool.data == nullptr || !p.rule.rows.has_state(work.row) || threadIdx.x % 32 != 0) return;
+  const auto size = static_cast<int64_t>(SizeOf(pool.type));
+  const int64_t first = p.rule.rows.slot(work.row) * pool.slot_stride +
+                        (int64_t{work.head} * kHalves + ClusterRank()) * kRows * kSm90Dim;
+  PrefetchBulk(static_cast<const unsigned char*>(pool.data) + first * size,
+               static_cast<unsigned>(kRows * kSm90Dim * size));
+}
+
+template <typename T>
+__device__ void Load(const ChunkSm90Params& p, Shared& shared) {
+  Turn<kStages> turn;
+  ForEachWork(p, [&](const Work& work) {
+    if (work.pad || work.chunks == 0) return;
+    PrefetchState(p, work);
+    LoadRow<T>(p, work, turn, shared);
+  });
 }
 
 // ---- the storing warp
@@ -218,30 +248,35 @@ __device__ __forceinline__ void StoreTokens(Out* to, int64_t stride, int length,
   }
 }
 
+// PAD rows: o = 0
 template <typename Out>
-__device__ void Store(const ChunkSm90Params& p, const Work& work, Shared& shared) {
-  const int lane = threadIdx.x % 32;
-  Out* o = static_cast<Out*>(p.rule.o) + work.first_token * p.rule.o_stride +
-           int64_t{work.head} * kSm90Dim + work.half * kRows;
-  Turn<kOutBuffers<Out>> turn;
-  for (int n = 0; n < work.chunks; ++n, turn.Next()) {
-    const unsigned char* tokens = shared.o + turn.at * kChunk * kOutStride<Out>;
-    BarrierWait(SharedAddress(&shared.barriers.o_full[turn.at]), turn.parity);
-    StoreTokens(o + int64_t{n} * kChunk * p.rule.o_stride, p.rule.o_stride, work.length(n), tokens);
-    __syncwarp();
-    if (lane == 0) BarrierArrive(SharedAddress(&shared.barriers.o_empty[turn.at]));
+__device__ void StoreZeros(Out* to, int64_t stride, int64_t tokens) {
+  constexpr int kWidth = kRows * sizeof(Out) / sizeof(uint4);
+  for (int64_t e = threadIdx.x % 32; e < tokens * kWidth; e += 32) {
+    reinterpret_cast<uint4*>(to + e / kWidth * stride)[e % kWidth] = {};
   }
 }
 
-// PAD rows: o = 0
 template <typename Out>
-__device__ void StoreZeros(const ChunkSm90Params& p, const Work& work) {
-  constexpr int kPieces = kRows * sizeof(Out) / sizeof(uint4);
-  Out* o = static_cast<Out*>(p.rule.o) + work.first_token * p.rule.o_stride +
-           int64_t{work.head} * kSm90Dim + work.half * kRows;
-  for (int64_t e = threadIdx.x; e < work.tokens * kPieces; e += kThreads) {
-    reinterpret_cast<uint4*>(o + e / kPieces * p.rule.o_stride)[e % kPieces] = {};
-  }
+__device__ void Store(const ChunkSm90Params& p, Shared& shared) {
+  Turn<kOutBuffers<Out>> turn;
+  const int64_t stride = p.rule.o_stride;
+  ForEachWork(p, [&](const Work& work) {
+    Out* o = static_cast<Out*>(p.rule.o) + work.first_token * stride +
+             int64_t{work.head} * kSm90Dim + static_cast<int>(ClusterRank()) * kRows;
+    if (work.pad) {
+      StoreZeros(o, stride, work.tokens);
+      return;
+    }
+#pragma unroll 1
+    for (int n = 0; n < work.chunks; ++n, turn.Next()) {
+      BarrierWait(SharedAddress(&shared.barriers.o_full[turn.at]), turn.parity);
+      StoreTokens(o + int64_t{n} * kChunk * stride, stride, work.length(n),
+                  shared.o + turn.at * kChunk * kOutStride<Out>);
+      __syncwarp();
+      if (threadIdx.x % 32 == 0) BarrierArrive(SharedAddress(&shared.barriers.o_empty[turn.at]));
+    }
+  });
 }
 
 }  // namespace gdn::cuda::chain

@@ -116,22 +116,22 @@ __device__ __forceinline__ void StoreOutput(const Tokens& o, unsigned char* toke
 }
 
 // This thread has used what `empty` guards; the cluster's other block hears it from the warp.
-__device__ __forceinline__ void Release(const uint64_t* empty, const Work& work) {
+__device__ __forceinline__ void Release(const uint64_t* empty) {
   const uint32_t barrier = SharedAddress(empty);
   BarrierArrive(barrier);
   __syncwarp();
-  if (threadIdx.x % 32 == 0) BarrierArrivePeer(PeerAddress(barrier, work.half ^ 1));
+  if (threadIdx.x % 32 == 0) BarrierArrivePeer(PeerAddress(barrier, ClusterRank() ^ 1));
 }
 
-// Each chunk's four products one after another, while the threads do what lies between:
+// A row's chunks. Each has four products one after another, while the threads do what lies between:
 //   U = S kᵀ;  O = S qᵀ;  S += Y X with Y = v + for_y * U;  O = for_o * O + Y Pᵀ
 // all transposed, so that S and Y keep to registers. U of the next chunk is begun before the end of
 // one; of the last chunk it is of whatever lies there, and of no use.
 template <typename T, typename Out>
-__device__ __forceinline__ void AdvanceChunks(const Work& work, Shared& shared, State& s) {
+__device__ __forceinline__ void AdvanceRow(const Work& work, Turn<kStages>& turn,
+                                           Turn<kOutBuffers<Out>>& o_turn, Shared& shared,
+                                           State& s) {
   Barriers& barriers = shared.barriers;
-  Turn<kStages> turn;
-  Turn<kOutBuffers<Out>> o_turn;
   Operand left;
   Tokens u;
   const auto begin_next = [&](const Stage& stage, bool any) {
@@ -142,10 +142,10 @@ __device__ __forceinline__ void AdvanceChunks(const Work& work, Shared& shared, 
     MultiplyState<T>(left, stage.k, u);
     const float decay = any ? stage.factors.decay : 1.0f;
 #pragma unroll
-    for (float& e : s) e *= decay;
+    for (int e = 0; e < kSm90Dim / 2; ++e) s[e] *= decay;
   };
-  BarrierWait(SharedAddress(&barriers.begin_full[0]), 0);
-  begin_next(shared.stages[0], true);
+  BarrierWait(SharedAddress(&barriers.begin_full[turn.at]), turn.parity);
+  begin_next(shared.stages[turn.at], true);
 #pragma unroll 1
   for (int n = 0; n < work.chunks; ++n) {
     Stage& stage = shared.stages[turn.at];
@@ -173,7 +173,7 @@ __device__ __forceinline__ void AdvanceChunks(const Work& work, Shared& shared, 
 #pragma unroll
     for (int t = 0; t < kBlocks; ++t) WarpgroupMma<T>(s, y[t], x + t * (kTileDim * 128 / 16));
     WarpgroupCommit();
-    Release(&barriers.begin_empty[current], work);
+    Release(&barriers.begin_empty[current]);
 
     WarpgroupWait<1>();
     WarpgroupTouch(o);
@@ -192,8 +192,8 @@ __device__ __forceinline__ void AdvanceChunks(const Work& work, Shared& shared, 
 
     WarpgroupWait<1>();
     WarpgroupTouch(o);
-    Release(&barriers.end_empty[current], work);
-    if (n >= kOutBuffers<Out>) {
+    Release(&barriers.end_empty[current]);
+    if (o_turn.again) {
       BarrierWait(SharedAddress(&barriers.o_empty[o_turn.at]), o_turn.parity ^ 1);
     }
     StoreOutput<Out>(o, shared.o + o_turn.at * kChunk * kOutStride<Out>);
@@ -205,24 +205,32 @@ __device__ __forceinline__ void AdvanceChunks(const Work& work, Shared& shared, 
 }
 
 template <typename T, typename Out, typename S>
-__device__ void Advance(const ChunkSm90Params& p, const Work& work, Shared& shared) {
-  S* pool = static_cast<S*>(p.rule.ssm.data);
-  if (pool != nullptr) {
-    pool += p.rule.rows.slot(work.row) * p.rule.ssm.slot_stride +
-            (int64_t{work.head} * kSm90Dim + work.half * kRows + threadIdx.x / 32 * kTileDim) *
-                kSm90Dim;
-  }
-  State s = {};
-  if (pool != nullptr && p.rule.rows.has_state(work.row)) {
-    ForEachPair(s, [&](int at, float* pair) {
-      const float2 x = LoadPair(pool + at);
-      pair[0] = x.x;
-      pair[1] = x.y;
-    });
-  }
-  AdvanceChunks<T, Out>(work, shared, s);
-  if (pool == nullptr) return;
-  ForEachPair(s, [&](int at, const float* pair) { StorePair(pool + at, pair[0], pair[1]); });
+__device__ void Advance(const ChunkSm90Params& p, Shared& shared) {
+  Turn<kStages> turn;
+  Turn<kOutBuffers<Out>> o_turn;
+  const int row = static_cast<int>(ClusterRank()) * kRows + threadIdx.x / 32 * kTileDim;
+  ForEachWork(p, [&](const Work& work) {
+    if (work.pad || work.chunks == 0) return;
+    S* pool = static_cast<S*>(p.rule.ssm.data);
+    if (pool != nullptr) {
+      pool += p.rule.rows.slot(work.row) * p.rule.ssm.slot_stride +
+              (int64_t{work.head} * kSm90Dim + row) * kSm90Dim;
+    }
+    State s;
+#pragma unroll
+    for (int e = 0; e < kSm90Dim / 2; ++e) s[e] = 0.0f;
+    if (pool != nullptr && p.rule.rows.has_state(work.row)) {
+      ForEachPair(s, [&](int at, float* pair) {
+        const float2 x = LoadPair(pool + at);
+        pair[0] = x.x;
+        pair[1] = x.y;
+      });
+    }
+    WarpgroupTouch(s);
+    AdvanceRow<T, Out>(work, turn, o_turn, shared, s);
+    if (pool == nullptr) return;
+    ForEachPair(s, [&](int at, const float* pair) { StorePair(pool + at, pair[0], pair[1]); });
+  });
 }
 
 // ---- the kernel
@@ -245,29 +253,24 @@ __global__ void __cluster_dims__(kHalves, 1, 1) __launch_bounds__(kThreads, 1)
     ChainKernel(ChunkSm90Params p) {
   extern __shared__ __align__(1024) unsigned char dynamic[];
   Shared& shared = *reinterpret_cast<Shared*>(dynamic);
-  const Work work = WorkOf(p);
   const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x / 32), 0);  // uniform
-  if (work.chunks > 0 && p.rule.rows.slot(work.row) >= 0) {
-    if (threadIdx.x == 0) InitBarriers(shared.barriers);
-    ClusterSync();
-    if (warp < kWarps) {
-      Advance<T, Out, S>(p, work, shared);
-    } else if (warp == kLoadWarp) {
-      Load<T>(p, work, shared);
-    } else if (warp == kStoreWarp) {
-      Store<Out>(p, work, shared);
-    }
-    __syncwarp();
-    ClusterSync();
-  } else {
-    StoreZeros<Out>(p, work);
+  if (threadIdx.x == 0) InitBarriers(shared.barriers);
+  ClusterSync();
+  if (warp < kWarps) {
+    Advance<T, Out, S>(p, shared);
+  } else if (warp == kLoadWarp) {
+    Load<T>(p, shared);
+  } else if (warp == kStoreWarp) {
+    Store<Out>(p, shared);
   }
+  __syncwarp();
+  ClusterSync();
   GridDependencyWait();  // so that the end of this is that of prepare too
 }
 
 template <typename T, typename Out, typename S>
 cudaError_t Launch(const ChunkSm90Params& p, cudaStream_t stream) {
-  const int64_t blocks = p.rule.rows.count * p.rule.heads.value_heads * kHalves;
+  const int64_t blocks = p.plan.chain_clusters * kHalves;
   return LaunchDependent(ChainKernel<T, Out, S>, dim3(static_cast<unsigned>(blocks)), kThreads,
                          sizeof(Shared), stream, p);
 }

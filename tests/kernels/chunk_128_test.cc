@@ -82,7 +82,7 @@ TEST_P(Chunk128, KeysAsTheyCome) {
 
 // Long enough, with heads enough, that some of it is prepared beside the chain of states.
 TEST_P(Chunk128, OneLongRowOfManyHeads) {
-  DeltaInputs in(49, {{650}, {16, 32, 128, 128}}, DType::kBf16);
+  DeltaInputs in(49, {{2050}, {4, 32, 128, 128}}, DType::kBf16);
   Tensor truth_pool = in.Pool(2, DType::kFp32);
   Tensor pool = truth_pool;
   Tensor truth(DType::kFp32, in.rows.tokens() * in.value_stride());

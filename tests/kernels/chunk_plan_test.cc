@@ -22,6 +22,8 @@ void ExpectSound(const Heads& heads, int64_t rows, int64_t chunks, int sms) {
   }
   EXPECT_LE(plan.lead_blocks, sms);
   EXPECT_EQ(plan.lead_blocks % 2, 0);
+  EXPECT_GE(plan.chain_clusters, 1);
+  EXPECT_LE(plan.chain_clusters, rows * heads.value_heads);
   EXPECT_EQ(plan.beside_blocks % 2, 0);
   if (plan.lead_chunks == chunks) return;
   // All of the chain's blocks have a place beside those that prepare.
@@ -63,6 +65,16 @@ TEST(ChunkPlan, FewHeadsNeedNoLeadAndAreSoonReady) {
   EXPECT_EQ(plan.lead_chunks, 0);
   EXPECT_EQ(plan.beside_blocks, 116);
   EXPECT_EQ(plan.item_heads, 1);
+}
+
+TEST(ChunkPlan, AShortRowIsPreparedAtOnce) {
+  EXPECT_EQ(PlanChunks(Layer(16, 32), 1, 16, kSms).lead_chunks, 16);
+}
+
+TEST(ChunkPlan, ClustersTakeShortRowsInTurn) {
+  EXPECT_EQ(PlanChunks(Layer(16, 32), 128, 128, kSms).chain_clusters, kSms / 2);
+  EXPECT_EQ(PlanChunks(Layer(16, 32), 1, 1, kSms).chain_clusters, 32);
+  EXPECT_EQ(PlanChunks(Layer(16, 32), 4, 512, kSms).chain_clusters, 128);
 }
 
 TEST(ChunkPlan, ManyRowsArePreparedOnAllSms) {

@@ -120,7 +120,10 @@ class Prefill {
     return {Params(set),
             chunks(),
             cuda::ChunkSm90Workspace(heads_, chunks().count, workspace_.bytes()),
-            {.lead_chunks = chunks().count, .lead_blocks = sms, .item_heads = 2}};
+            {.lead_chunks = chunks().count,
+             .lead_blocks = sms,
+             .item_heads = 2,
+             .chain_clusters = rows_ * heads_.value_heads}};
   }
 
   // Runs the first set and the reference on the same inputs.
