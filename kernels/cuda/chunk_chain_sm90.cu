@@ -43,16 +43,23 @@ __device__ __forceinline__ void ForEachPair(State& s, F&& f) {
   }
 }
 
-// Multiplies each token's sums by its factor.
-__device__ __forceinline__ void ScaleTokens(Tokens& d, const float* factors) {
-  const int lane = threadIdx.x % 32;
+// What the lane's tokens are multiplied by. Loaded before a wait, they are there after it.
+struct Factors {
+  float2 pairs[kChunk / 8];
+
+  explicit __device__ Factors(const float* from) {
 #pragma unroll
-  for (int j = 0; j < kChunk / 8; ++j) {
-    const float2 f = reinterpret_cast<const float2*>(factors)[j * 4 + lane % 4];
-#pragma unroll
-    for (int e = 0; e < 4; ++e) d[4 * j + e] *= e % 2 == 0 ? f.x : f.y;
+    for (int j = 0; j < kChunk / 8; ++j) {
+      pairs[j] = reinterpret_cast<const float2*>(from)[j * 4 + threadIdx.x % 4];
+    }
   }
-}
+
+  // Multiplies each token's sums by its factor.
+  __device__ __forceinline__ void Scale(Tokens& d) const {
+#pragma unroll
+    for (int e = 0; e < kChunk / 2; ++e) d[e] *= e % 2 == 0 ? pairs[e / 4].x : pairs[e / 4].y;
+  }
+};
 
 // d = S * bᵀ for the 64 rows of b, which lies in two panels; begins it only.
 template <typename T>
@@ -152,6 +159,7 @@ __device__ __forceinline__ void AdvanceRow(const Work& work, Turn<kStages>& turn
     const int current = turn.at;
     Tokens v;
     UnpackValues<T>(stage.v, v);
+    const Factors for_y(stage.factors.for_y);
     BarrierWait(SharedAddress(&barriers.end_full[current]), turn.parity);
     turn.Next();
     WarpgroupWait();
@@ -160,7 +168,7 @@ __device__ __forceinline__ void AdvanceRow(const Work& work, Turn<kStages>& turn
     Tokens o;
     WarpgroupFence();
     MultiplyState<T>(left, stage.q, o);
-    ScaleTokens(u, stage.factors.for_y);
+    for_y.Scale(u);
     uint4 y[kBlocks];
 #pragma unroll
     for (int e = 0; e < kChunk / 2; ++e) v[e] += u[e];
@@ -174,10 +182,11 @@ __device__ __forceinline__ void AdvanceRow(const Work& work, Turn<kStages>& turn
     for (int t = 0; t < kBlocks; ++t) WarpgroupMma<T>(s, y[t], x + t * (kTileDim * 128 / 16));
     WarpgroupCommit();
     Release(&barriers.begin_empty[current]);
+    const Factors for_o(stage.factors.for_o);
 
     WarpgroupWait<1>();
     WarpgroupTouch(o);
-    ScaleTokens(o, stage.factors.for_o);
+    for_o.Scale(o);
     const uint64_t p = RowsAreN(SharedAddress(stage.p));
     WarpgroupTouch(o);
     WarpgroupFence();

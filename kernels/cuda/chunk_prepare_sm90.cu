@@ -116,14 +116,13 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kGroups* kThreads, 1
   const Items items(p, begin, end);
   const unsigned step = gridDim.x * kGroups;
   const unsigned first = group * gridDim.x + blockIdx.x;
+  Upcoming next(p, items, first, step);
+  bool more = next.Next();
+  if (more) LoadItem<T>(p, next, shared.k[0], shared);
   for (unsigned n = first; n < items.count(); n += step) ClearReady(p, Item(items, n));
   __threadfence();
   __syncthreads();
   GridDependencyLaunch();
-
-  Upcoming next(p, items, first, step);
-  bool more = next.Next();
-  if (more) LoadItem<T>(p, next, shared.k[0], shared);
   for (int buffer = 0; more; buffer ^= 1) {
     const Item item = next.item();
     Square kk, qk;
