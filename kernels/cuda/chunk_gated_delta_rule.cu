@@ -189,10 +189,16 @@ cudaError_t Staged(ChunkGatedDeltaRuleParams p, const Chunks& chunks, int64_t to
 cudaError_t OnTensorCores(const ChunkGatedDeltaRuleParams& p, const Chunks& chunks, void* workspace,
                           cudaStream_t stream) {
   if (!ChunkSm90PointersAligned(p)) return cudaErrorMisalignedAddress;
-  const ChunkSm90Params params = {p, chunks, ChunkSm90Workspace(p.heads, chunks.count, workspace)};
-  cudaError_t error = ChunkPrepareSm90(params, stream);
-  if (error == cudaSuccess) error = ChunkDeltaHSm90(params, stream);
-  if (error == cudaSuccess) error = ChunkOSm90(params, stream);
+  int device, sms;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device);
+  }
+  if (error != cudaSuccess) return error;
+  const ChunkSm90Params params = {p, chunks, ChunkSm90Workspace(p.heads, chunks.count, workspace),
+                                  PlanChunks(p.heads, p.rows.count, chunks.count, sms)};
+  error = ChunkPrepareSm90(params, stream);
+  if (error == cudaSuccess) error = ChunkChainSm90(params, stream);
   return error;
 }
 

@@ -14,6 +14,26 @@ bool Aligned(const void* data) {
 // Bytes of 64 x 128 elements.
 constexpr size_t kRecordBytes = size_t{kChunk} * kSm90Dim * 2;
 
+// Where the parts of the workspace lie, the largest first; `bytes` becomes their size.
+ChunkWorkspace LayOut(const Heads& heads, int64_t chunks, void* workspace, size_t* bytes) {
+  *bytes = 0;
+  const auto take = [&](int64_t records, size_t size) {
+    void* taken = static_cast<unsigned char*>(workspace) + *bytes;
+    *bytes += static_cast<size_t>(records) * size;
+    return taken;
+  };
+  const int64_t value_records = chunks * heads.value_heads;
+  const int64_t key_records = chunks * heads.key_heads;
+  ChunkWorkspace w;
+  w.x = take(value_records, kRecordBytes);
+  w.p = take(value_records, kRecordBytes / 2);
+  w.k = take(key_records, kRecordBytes);
+  w.q = take(key_records, kRecordBytes);
+  w.factors = static_cast<ChunkFactors*>(take(value_records, sizeof(ChunkFactors)));
+  w.ready = static_cast<unsigned*>(take(value_records, sizeof(unsigned)));
+  return w;
+}
+
 }  // namespace
 
 bool ChunkSm90Takes(const ChunkGatedDeltaRuleParams& p) {
@@ -30,26 +50,14 @@ bool ChunkSm90PointersAligned(const ChunkGatedDeltaRuleParams& p) {
 }
 
 size_t ChunkSm90WorkspaceBytes(const Heads& heads, int64_t chunks) {
-  const size_t value_records = static_cast<size_t>(chunks) * heads.value_heads;
-  const size_t key_records = static_cast<size_t>(chunks) * heads.key_heads;
-  return value_records * (4 * kRecordBytes + sizeof(ChunkGates)) + key_records * kRecordBytes;
+  size_t bytes;
+  LayOut(heads, chunks, nullptr, &bytes);
+  return bytes;
 }
 
 ChunkWorkspace ChunkSm90Workspace(const Heads& heads, int64_t chunks, void* workspace) {
-  auto* next = static_cast<unsigned char*>(workspace);
-  const auto take = [&](size_t bytes) {
-    void* taken = next;
-    next += bytes;
-    return taken;
-  };
-  const size_t value_records = static_cast<size_t>(chunks) * heads.value_heads;
-  ChunkWorkspace w;
-  w.w = take(value_records * kRecordBytes);
-  w.u = take(value_records * kRecordBytes);
-  w.h = take(value_records * 2 * kRecordBytes);
-  w.k = take(static_cast<size_t>(chunks) * heads.key_heads * kRecordBytes);
-  w.gates = static_cast<ChunkGates*>(take(value_records * sizeof(ChunkGates)));
-  return w;
+  size_t bytes;
+  return LayOut(heads, chunks, workspace, &bytes);
 }
 
 }  // namespace gdn::cuda

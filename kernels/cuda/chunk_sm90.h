@@ -1,11 +1,20 @@
-// The chunked form on tensor cores, for K = V = 128 and 16-bit q, k, v. Three launches:
-//   prepare   per chunk and key head: l2norm of k, cumulative gates, A, its inverse, w and u
-//   delta_h   per row, value head and slice of V: the state from chunk to chunk, h and v_new
-//   o         per chunk and key head: l2norm of q, o
-// What they hand one another lies in a workspace, by chunk, and just as the tensor cores take it:
-// in tiles (tile.cuh), or in panels of 64 columns, in shared memory's permutation (RowsAreN and
-// RowsAreK in ptx.cuh). So every access is 16 bytes a lane and contiguous, no operand is transposed
-// on its way, and tokens beyond a row's end are zeros there.
+// The chunked form on tensor cores in two launches that run side by side, for K = V = 128 and
+// 16-bit q, k, v. With T the inverse of I + A, gamma the sums of g in the chunk, n the norms'
+// inverses (1 where q and k come as they are) and d_i = exp(gamma_last - gamma_i):
+//   prepare   X_j  = beta_j * sum over i >= j of n_i * d_i * T_ij * k_i
+//             P_ij = beta_j * sum over j <= l <= i of scale * nq_i * n_l * (q_i · k_l)
+//                                                     * exp(gamma_i - gamma_l) * T_lj
+//   chain     Y_i  = v_i - exp(gamma_i) * n_i * S k_i
+//             o_i  = scale * exp(gamma_i) * nq_i * S q_i + sum over j of P_ij * Y_j
+//             S    = exp(gamma_last) * S + sum over j of Y_j ⊗ X_j
+// X and P know nothing of the state, so all chunks' are made at once; from chunk to chunk there are
+// but two products one after another, S k and Y X. Keys and queries are never rounded, and what a
+// token adds to the state and to its own output by itself is rounded once.
+//
+// What prepare leaves lies in a workspace, by chunk, just as the tensor cores take it: in panels of
+// 64 columns, in shared memory's permutation (RowsAreN and RowsAreK in ptx.cuh). Tokens beyond a
+// row's end are zeros there. A chunk and head is marked ready once it is whole; the chain waits for
+// that and nothing waits for the chain, whose blocks begin when all blocks of prepare run.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -13,6 +22,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cuda/chunk_plan.h"
 #include "kernels/ops/chunk_gated_delta_rule.h"
 #include "kernels/ops/chunk_indices.h"
 
@@ -20,35 +30,36 @@ namespace gdn::cuda {
 
 inline constexpr int kSm90Dim = 128;  // K and V
 
-// Gates of one chunk and head. Tokens beyond the row's end have gamma_last.
-struct ChunkGates {
-  float gamma[kChunk];  // gamma_i / ln 2: exponents are of 2
-  float decay[kChunk];  // exp(gamma_last - gamma_i)
+// What the chain multiplies a chunk's tokens by.
+struct ChunkFactors {
+  float for_y[kChunk];  // -exp(gamma_i) * n_i
+  float decay;          // exp(gamma_last)
+  float unused[3];
+  float for_o[kChunk];  // scale * exp(gamma_i) * nq_i
 };
 
-// One record for each chunk and value head, k for each chunk and key head. Elements are of q's
-// type, to which w, u, h and v_new are rounded. bf16 keys are not normalised: their norms are
-// folded into w, u and v_new, which here are norm_i times the reference's, and so cost no rounding;
-// fp16 has no range for that, its keys are normalised (norm_i = 1). With strong decay a state is
-// then rounded once, where u is: the last token's v_new is u and its decay 1.
+// One record for each chunk and value head, k and q for each chunk and key head. Elements are of
+// q's type.
 struct ChunkWorkspace {
-  void* w = nullptr;            // -w, in panels  [chunks, HV] of [64, K]
-  void* u = nullptr;            // u, then v_new, transposed, in tiles  [chunks, HV] of [V, 64]
-  void* h = nullptr;            // in tiles  [chunks, HV] of [V, K]
-  void* k = nullptr;            // in panels  [chunks, H] of [64, K]
-  ChunkGates* gates = nullptr;  // [chunks, HV]
+  void* x = nullptr;                // in panels  [chunks, HV] of [64, K]
+  void* p = nullptr;                // one panel  [chunks, HV] of [64, 64]
+  void* k = nullptr;                // in panels  [chunks, H] of [64, K]; of fp16, normalised
+  void* q = nullptr;                // in panels  [chunks, H] of [64, K]
+  ChunkFactors* factors = nullptr;  // [chunks, HV]
+  unsigned* ready = nullptr;        // [chunks, HV]: 1 once all of it has been written
 };
 
 struct ChunkSm90Params {
   ChunkGatedDeltaRuleParams rule;
   Chunks chunks;
   ChunkWorkspace workspace;
+  ChunkPlan plan;
 };
 
 inline constexpr int kChunkSm90Alignment = 16;  // bytes: of tensors, tokens and slots
 
 // Whether `p` has the shape, types and strides these kernels take; looks at no pointer. fp16
-// without l2norm is not among them: w could leave fp16's range where the reference is finite.
+// without l2norm is not among them: X could leave fp16's range where the reference is finite.
 bool ChunkSm90Takes(const ChunkGatedDeltaRuleParams& p);
 
 bool ChunkSm90PointersAligned(const ChunkGatedDeltaRuleParams& p);
@@ -57,7 +68,6 @@ size_t ChunkSm90WorkspaceBytes(const Heads& heads, int64_t chunks);
 ChunkWorkspace ChunkSm90Workspace(const Heads& heads, int64_t chunks, void* workspace);
 
 cudaError_t ChunkPrepareSm90(const ChunkSm90Params& p, cudaStream_t stream);
-cudaError_t ChunkDeltaHSm90(const ChunkSm90Params& p, cudaStream_t stream);
-cudaError_t ChunkOSm90(const ChunkSm90Params& p, cudaStream_t stream);
+cudaError_t ChunkChainSm90(const ChunkSm90Params& p, cudaStream_t stream);
 
 }  // namespace gdn::cuda

@@ -42,6 +42,12 @@ __device__ __forceinline__ unsigned ClusterSize() {
   return size;
 }
 
+// The same in one: no block of the cluster goes on before all have come, and sees what they wrote.
+__device__ __forceinline__ void ClusterSync() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
+                   : "memory");
+}
+
 // The address, in the cluster's shared memory, of `local` in block `rank`.
 __device__ __forceinline__ uint32_t PeerAddress(uint32_t local, unsigned rank) {
   uint32_t address;
@@ -62,6 +68,16 @@ __device__ __forceinline__ unsigned LoadRelaxed(const unsigned* from) {
   unsigned value;
   asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
   return value;
+}
+
+// With a Release elsewhere: what was written before it is seen by what follows here.
+__device__ __forceinline__ unsigned LoadAcquire(const unsigned* from) {
+  unsigned value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
+__device__ __forceinline__ void StoreRelease(unsigned* to, unsigned value) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
 }
 
 // 16 bytes that are read once: not kept in L1, and not moved by the compiler.
@@ -107,6 +123,22 @@ __device__ __forceinline__ void Mma<__half>(float (&d)[4], uint32_t a0, uint32_t
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+// The same for fp32 numbers of tf32's precision (RoundToTf32), m16n8k8: a at (g, t), (g + 8, t),
+// (g, t + 4) and (g + 8, t + 4), b at (k = t, n = g) and (k = t + 4, n = g), where t = thread % 4.
+__device__ __forceinline__ void MmaTf32(float (&d)[4], float a0, float a1, float a2, float a3,
+                                        float b0, float b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(__float_as_uint(a0)), "r"(__float_as_uint(a1)), "r"(__float_as_uint(a2)),
+        "r"(__float_as_uint(a3)), "r"(__float_as_uint(b0)), "r"(__float_as_uint(b1)));
+}
+// To eleven bits of significand: the products drop the bits below.
+__device__ __forceinline__ float RoundToTf32(float x) {
+  return __uint_as_float(__float_as_uint(x) + 0x1000);
+}
+
 // Two fp32 as one register of T, `low` in its lower half.
 template <typename T>
 __device__ __forceinline__ uint32_t PackPair(float low, float high);
@@ -142,6 +174,20 @@ __device__ __forceinline__ uint4 LoadMatricesTransposed(uint32_t address) {
   return r;
 }
 
+// The way back: thread t brings the pair at (t / 4, 2 * (t % 4)) of each matrix.
+__device__ __forceinline__ void StoreMatrices(uint32_t address, uint4 r) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+               "r"(r.x), "r"(r.y), "r"(r.z), "r"(r.w)
+               : "memory");
+}
+// Thread t brings the pair at (t / 4, 2 * (t % 4)) of the transpose of each matrix.
+__device__ __forceinline__ void StoreMatricesTransposed(uint32_t address, uint4 r) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+      "r"(r.x), "r"(r.y), "r"(r.z), "r"(r.w)
+      : "memory");
+}
+
 // 16 bytes of shared memory.
 __device__ __forceinline__ float4 LoadSharedFloats(uint32_t address) {
   float4 v;
@@ -159,95 +205,6 @@ __device__ __forceinline__ float Exp2(float x) {
   return y;
 }
 
-// ---- warpgroup products: 64 x N x 16, asynchronous, sums in fp32
-
-// Orders the registers of the sums and of A, as they are now, before the products that follow.
-__device__ __forceinline__ void WarpgroupFence() {
-  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-}
-__device__ __forceinline__ void WarpgroupCommit() {
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-// Waits for all products committed.
-__device__ __forceinline__ void WarpgroupWait() {
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-}
-// Has the compiler settle these registers here: before the fence, or after the wait.
-template <int N>
-__device__ __forceinline__ void WarpgroupTouch(float (&d)[N]) {
-#pragma unroll
-  for (float& e : d) asm volatile("" : "+f"(e)::"memory");
-}
-template <int N>
-__device__ __forceinline__ void WarpgroupTouch(uint4 (&a)[N]) {
-#pragma unroll
-  for (uint4& e : a) asm volatile("" : "+r"(e.x), "+r"(e.y), "+r"(e.z), "+r"(e.w)::"memory");
-}
-
-// The descriptor of a right operand in shared memory: rows of 128 bytes, eight of them to 1024, the
-// 16-byte pieces of row i permuted by XOR with i % 8. A row holds 64 of k for one n (rows are n),
-// or 64 of n for one k (rows are k; the next 64 of n lie 8192 bytes further).
-__device__ __forceinline__ uint64_t RowsAreN(uint32_t address) {
-  return uint64_t{1} << 62 | uint64_t{1024 / 16} << 32 | uint64_t{1} << 16 |
-         (address & 0x3ffff) >> 4;
-}
-__device__ __forceinline__ uint64_t RowsAreK(uint32_t address) {
-  return uint64_t{1} << 62 | uint64_t{1024 / 16} << 32 | uint64_t{8192 / 16} << 16 |
-         (address & 0x3ffff) >> 4;
-}
-
-// d += a * b, by a warpgroup; a warp takes 16 rows. Registers are as in Mma, its d for every 8
-// columns in turn.
-#define GDN_FLOATS8(d, i)                                                               \
-  "+f"((d)[i]), "+f"((d)[i + 1]), "+f"((d)[i + 2]), "+f"((d)[i + 3]), "+f"((d)[i + 4]), \
-      "+f"((d)[i + 5]), "+f"((d)[i + 6]), "+f"((d)[i + 7])
-#define GDN_WGMMA_N64(TYPE, B_LAYOUT)                                                \
-  asm volatile(                                                                      \
-      "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"                                 \
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE                    \
-      " "                                                                            \
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, " \
-      "%17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, " \
-      "{%32, %33, %34, %35}, %36, add, 1, 1, " B_LAYOUT ";\n}"                       \
-      : GDN_FLOATS8(d, 0), GDN_FLOATS8(d, 8), GDN_FLOATS8(d, 16), GDN_FLOATS8(d, 24) \
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b))
-#define GDN_WGMMA_N128(TYPE, B_LAYOUT)                                                 \
-  asm volatile(                                                                        \
-      "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"                                   \
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPE "." TYPE                     \
-      " "                                                                              \
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, "   \
-      "%17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "    \
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, "    \
-      "%47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "    \
-      "%62, %63}, "                                                                    \
-      "{%64, %65, %66, %67}, %68, add, 1, 1, " B_LAYOUT ";\n}"                         \
-      : GDN_FLOATS8(d, 0), GDN_FLOATS8(d, 8), GDN_FLOATS8(d, 16), GDN_FLOATS8(d, 24),  \
-        GDN_FLOATS8(d, 32), GDN_FLOATS8(d, 40), GDN_FLOATS8(d, 48), GDN_FLOATS8(d, 56) \
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b))
-
-// 64 columns, b's rows are n.
-template <typename T>
-__device__ __forceinline__ void WarpgroupMma(float (&d)[32], uint4 a, uint64_t b) {
-  if constexpr (std::is_same_v<T, __half>) {
-    GDN_WGMMA_N64("f16", "0");
-  } else {
-    GDN_WGMMA_N64("bf16", "0");
-  }
-}
-// 128 columns, b's rows are k.
-template <typename T>
-__device__ __forceinline__ void WarpgroupMma(float (&d)[64], uint4 a, uint64_t b) {
-  if constexpr (std::is_same_v<T, __half>) {
-    GDN_WGMMA_N128("f16", "1");
-  } else {
-    GDN_WGMMA_N128("bf16", "1");
-  }
-}
-#undef GDN_WGMMA_N64
-#undef GDN_WGMMA_N128
-#undef GDN_FLOATS8
-
 // ---- copies into shared memory
 
 __device__ __forceinline__ uint32_t SharedAddress(const void* p) {
@@ -259,6 +216,16 @@ __device__ __forceinline__ void CopyAsync16(uint32_t to, const void* from, bool 
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
                "r"(valid ? 16 : 0)
                : "memory");
+}
+// The same of one float.
+__device__ __forceinline__ void CopyAsyncFloat(uint32_t to, const float* from, bool valid) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from),
+               "r"(valid ? 4 : 0)
+               : "memory");
+}
+// Has this thread arrive at `barrier`, as one of its arrivals, once all its copies so far are done.
+__device__ __forceinline__ void CopyAsyncArrive(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
 }
 // Waits for all such copies of this thread.
 __device__ __forceinline__ void CopyAsyncWait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
@@ -278,6 +245,10 @@ __device__ __forceinline__ void BarrierArriveExpect(uint32_t barrier, unsigned b
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                : "memory");
 }
+// Arrives at a barrier of another block of the cluster, by its peer address.
+__device__ __forceinline__ void BarrierArrivePeer(uint32_t peer_barrier) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(peer_barrier) : "memory");
+}
 // Waits until the phase of this parity has completed.
 __device__ __forceinline__ void BarrierWait(uint32_t barrier, unsigned parity) {
   asm volatile(
@@ -294,6 +265,16 @@ __device__ __forceinline__ void CopyBulk(uint32_t to, const void* from, unsigned
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
           "r"(to),
       "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+// The same to all blocks of the cluster that `blocks` names by bits, to the same place in each and
+// counted by the same barrier there.
+__device__ __forceinline__ void CopyBulkToAll(uint32_t to, const void* from, unsigned bytes,
+                                              uint32_t barrier, uint16_t blocks) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1], %2, [%3], %4;" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "h"(blocks)
       : "memory");
 }
 
@@ -317,6 +298,10 @@ __device__ __forceinline__ void CopyBulk(uint32_t to, const void* from, unsigned
 // Orders this thread's accesses to shared memory before those of the copy engine that follow.
 __device__ __forceinline__ void AsyncProxyFence() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+// Orders accesses to global memory by threads before those of the copy engine that follow.
+__device__ __forceinline__ void AsyncProxyFenceGlobal() {
+  asm volatile("fence.proxy.async.global;" ::: "memory");
 }
 // `bytes` (a multiple of 16) from shared to global memory.
 __device__ __forceinline__ void StoreBulk(void* to, uint32_t from, unsigned bytes,
@@ -344,9 +329,12 @@ __device__ __forceinline__ void PrefetchBulk(const void* from, unsigned bytes) {
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 }
 
-// A barrier among `threads` threads, whole warps, and whether any of them had `x`; ids from 1 on, 0
-// is
-// __syncthreads.
+// A barrier among `threads` threads, whole warps; ids from 1 on, 0 is __syncthreads.
+__device__ __forceinline__ void NamedBarrier(int id, int threads) {
+  asm volatile("barrier.cta.sync.aligned %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// The same, and whether any of the threads had `x`.
 __device__ __forceinline__ bool NamedBarrierOr(int id, int threads, bool x) {
   int any;
   asm volatile(

@@ -60,46 +60,19 @@ __device__ __forceinline__ TileSum UnpackTile(const Tile& t) {
   return {{x.x, x.y, z.x, z.y}, {y.x, y.y, w.x, w.y}};
 }
 
-// ---- rows of 128 elements of 16 bits in shared memory, 16-byte pieces permuted within each 128
-// bytes so that eight rows of one piece lie in different banks
-
-inline constexpr int kRowBytes = 256;
-
-__device__ __forceinline__ uint32_t PieceAddress(uint32_t rows, int row, int piece) {
-  return rows + row * kRowBytes + ((piece ^ (row & 7)) << 4);
+// Sums of a warpgroup, 16 rows of a warp by 16 columns at a time: eight a thread.
+template <int N>
+__device__ __forceinline__ TileSum SumOf(const float (&d)[N], int tile) {
+  const float* e = d + 8 * tile;
+  return {{e[0], e[1], e[2], e[3]}, {e[4], e[5], e[6], e[7]}};
 }
-
-// Where a lane looks to load tiles from such rows: `straight` for a tile or the transpose of a left
-// one, `crossed` for a left tile or the transpose of a tile. `rows` is aligned to kRowBytes.
-struct LaneAddress {
-  uint32_t straight;
-  uint32_t crossed;
-
-  explicit __device__ LaneAddress(uint32_t rows) {
-    const int lane = threadIdx.x % 32;
-    const int low = (lane >> 3) % 2;
-    const int high = lane >> 4;
-    straight = PieceAddress(rows, lane % 8 + 8 * high, low);
-    crossed = PieceAddress(rows, lane % 8 + 8 * low, high);
+template <int N>
+__device__ __forceinline__ void SetSum(float (&d)[N], int tile, const TileSum& s) {
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    d[8 * tile + e] = s.left[e];
+    d[8 * tile + 4 + e] = s.right[e];
   }
-};
-
-// That of the tile of rows row.. and columns 16 * tile.. in memory.
-__device__ __forceinline__ uint32_t TileAddress(uint32_t lane_address, int row, int tile) {
-  return (lane_address ^ (tile * 32)) + row * kRowBytes;
-}
-
-__device__ __forceinline__ Tile LoadTile16(const LaneAddress& a, int row, int tile) {
-  return LoadMatrices(TileAddress(a.straight, row, tile));
-}
-__device__ __forceinline__ LeftTile LoadLeft16(const LaneAddress& a, int row, int tile) {
-  return {LoadMatrices(TileAddress(a.crossed, row, tile))};
-}
-__device__ __forceinline__ Tile LoadTile16Transposed(const LaneAddress& a, int row, int tile) {
-  return LoadMatricesTransposed(TileAddress(a.crossed, row, tile));
-}
-__device__ __forceinline__ LeftTile LoadLeft16Transposed(const LaneAddress& a, int row, int tile) {
-  return {LoadMatricesTransposed(TileAddress(a.straight, row, tile))};
 }
 
 }  // namespace gdn::cuda

@@ -1,5 +1,4 @@
-// The inverse of a unit lower triangular 64 x 64 matrix in shared memory, by a block of 128
-// threads.
+// The inverse of a unit lower triangular 64 x 64 matrix in shared memory, by 128 threads.
 #pragma once
 
 #include "kernels/cuda/tile.cuh"
@@ -37,36 +36,6 @@ __device__ __forceinline__ void InvertDiagonalTile(float* a) {
   }
 }
 
-// A tile of fp32 as the sum of two of bf16: 16 bits of significand at fp32's range.
-struct SplitTile {
-  Tile high;
-  Tile low;
-};
-struct SplitLeft {
-  LeftTile high;
-  LeftTile low;
-};
-
-__device__ __forceinline__ void Split(float a, float b, uint32_t& high, uint32_t& low) {
-  high = PackPair<__nv_bfloat16>(a, b);
-  const float2 rounded = Unpack(high, __nv_bfloat16{});
-  low = PackPair<__nv_bfloat16>(a - rounded.x, b - rounded.y);
-}
-
-__device__ __forceinline__ SplitTile SplitSum(const TileSum& s) {
-  SplitTile t;
-  Split(s.left[0], s.left[1], t.high.x, t.low.x);
-  Split(s.right[0], s.right[1], t.high.y, t.low.y);
-  Split(s.left[2], s.left[3], t.high.z, t.low.z);
-  Split(s.right[2], s.right[3], t.high.w, t.low.w);
-  return t;
-}
-
-__device__ __forceinline__ SplitLeft SplitLeftSum(const TileSum& s) {
-  const SplitTile t = SplitSum(s);
-  return {{{t.high.x, t.high.z, t.high.y, t.high.w}}, {{t.low.x, t.low.z, t.low.y, t.low.w}}};
-}
-
 // The tile of fp32 at `a` in memory.
 __device__ __forceinline__ TileSum LoadSum(const float* a) {
   const int lane = threadIdx.x % 32;
@@ -87,11 +56,22 @@ __device__ __forceinline__ TileSum LoadSumTransposed(const float* a) {
           {q[0], q[kLowerStride], q[8], q[kLowerStride + 8]}};
 }
 
-// sum += a * bᵀ but for the product of the low parts
-__device__ __forceinline__ void MultiplyAdd(TileSum& sum, const SplitLeft& a, const SplitTile& b) {
-  MultiplyAdd<__nv_bfloat16>(sum, a.low, b.high);
-  MultiplyAdd<__nv_bfloat16>(sum, a.high, b.low);
-  MultiplyAdd<__nv_bfloat16>(sum, a.high, b.high);
+__device__ __forceinline__ TileSum Rounded(TileSum s) {
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    s.left[e] = RoundToTf32(s.left[e]);
+    s.right[e] = RoundToTf32(s.right[e]);
+  }
+  return s;
+}
+
+// sum += a * bᵀ of rounded tiles. A thread's columns of a tile, 2t and 2t + 1 of eight, are k = t
+// and t + 4 here, for a and b alike.
+__device__ __forceinline__ void MultiplyAdd(TileSum& sum, const TileSum& a, const TileSum& b) {
+  MmaTf32(sum.left, a.left[0], a.left[2], a.left[1], a.left[3], b.left[0], b.left[1]);
+  MmaTf32(sum.right, a.left[0], a.left[2], a.left[1], a.left[3], b.left[2], b.left[3]);
+  MmaTf32(sum.left, a.right[0], a.right[2], a.right[1], a.right[3], b.right[0], b.right[1]);
+  MmaTf32(sum.right, a.right[0], a.right[2], a.right[1], a.right[3], b.right[2], b.right[3]);
 }
 
 // With blocks of kSize,
@@ -108,18 +88,17 @@ __device__ __forceinline__ TileSum MultiplyBlocks(const float* a, int i, int j) 
 #pragma unroll
   for (int l = 0; l < kSize; l += kTileDim) {
     if (l < j) continue;
-    const SplitLeft m11 = SplitLeftSum(LoadSumTransposed(a + l * kLowerStride + j));
+    const TileSum m11 = Rounded(LoadSumTransposed(a + l * kLowerStride + j));
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
-      MultiplyAdd(product[n], m11, SplitSum(LoadSum(a21 + n * kTileDim * kLowerStride + l)));
+      MultiplyAdd(product[n], m11, Rounded(LoadSum(a21 + n * kTileDim * kLowerStride + l)));
     }
   }
   TileSum m21t;
 #pragma unroll
   for (int n = 0; n < kTiles; ++n) {
     if (n * kTileDim > i) continue;
-    MultiplyAdd(m21t, SplitLeftSum(product[n]),
-                SplitSum(LoadSum(a22 + i * kLowerStride + n * kTileDim)));
+    MultiplyAdd(m21t, Rounded(product[n]), Rounded(LoadSum(a22 + i * kLowerStride + n * kTileDim)));
   }
   return m21t;
 }
@@ -136,27 +115,27 @@ __device__ __forceinline__ void StoreNegatedTransposed(const TileSum& m21t, floa
   }
 }
 
-// In place, by 128 threads; ends with a barrier. Nothing above the diagonal's tiles is read or
-// written.
-__device__ __forceinline__ void InvertUnitLower(float* a) {
+// In place, by four warps, this one `warp`, that `sync()` brings together; ends with that. Nothing
+// above the diagonal's tiles is read or written.
+template <typename F>
+__device__ __forceinline__ void InvertUnitLower(float* a, int warp, F&& sync) {
   constexpr int kHalf = 32;
   const auto diagonal = [&](int row) { return a + row * (kLowerStride + 1); };
-  const int warp = threadIdx.x / 32;
   InvertDiagonalTile(diagonal(warp * kTileDim));
-  __syncthreads();
+  sync();
   if (warp < 2) {
     float* half = diagonal(warp * kHalf);
     const TileSum m21t = MultiplyBlocks<kTileDim>(half, 0, 0);
     __syncwarp();
     StoreNegatedTransposed(m21t, half + kTileDim * kLowerStride);
   }
-  __syncthreads();
+  sync();
   const int j = warp % 2 * kTileDim;
   const int i = warp / 2 * kTileDim;
   const TileSum m21t = MultiplyBlocks<kHalf>(a, i, j);
-  __syncthreads();
+  sync();
   StoreNegatedTransposed(m21t, a + (kHalf + i) * kLowerStride + j);
-  __syncthreads();
+  sync();
 }
 
 }  // namespace gdn::cuda

@@ -80,6 +80,21 @@ TEST_P(Chunk128, KeysAsTheyCome) {
   Check(*GetParam(), {DType::kFp16, DType::kFp16, DType::kFp32}, 1, 2, false);
 }
 
+// Long enough, with heads enough, that some of it is prepared beside the chain of states.
+TEST_P(Chunk128, OneLongRowOfManyHeads) {
+  DeltaInputs in(49, {{2050}, {4, 32, 128, 128}}, DType::kBf16);
+  Tensor truth_pool = in.Pool(2, DType::kFp32);
+  Tensor pool = truth_pool;
+  Tensor truth(DType::kFp32, in.rows.tokens() * in.value_stride());
+  Tensor o(DType::kBf16, truth.size());
+  in.rows.set_initial_state(true);
+  oracle::FusedRecurrentGatedDeltaRule(
+      in.Bind<FusedRecurrentGatedDeltaRuleParams>(&truth_pool, &truth, true));
+  GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(&pool, &o, true));
+  EXPECT_TRUE(Close(o, truth, in.output_shape(), Within(2e-2)));
+  EXPECT_TRUE(Close(pool, truth_pool, in.pool_shape(), Within(2e-2)));
+}
+
 // Normalised keys have their length from eps and from fp32's range alone.
 TEST_P(Chunk128, KeysAndQueriesOfAnyLength) {
   DeltaInputs in(50, {{70}, {1, 2, 128, 128}}, DType::kBf16);

@@ -115,9 +115,15 @@ class Prefill {
     return cuda::ChunkGatedDeltaRule(Params(set), chunks(), tokens_, workspace_.bytes(), stream);
   }
 
-  cuda::ChunkSm90Params StepParams(int set) const {
-    return {Params(set), chunks(),
-            cuda::ChunkSm90Workspace(heads_, chunks().count, workspace_.bytes())};
+  // On `sms` SMs.
+  cuda::ChunkSm90Params StepParams(int set, int sms) const {
+    return {Params(set),
+            chunks(),
+            cuda::ChunkSm90Workspace(heads_, chunks().count, workspace_.bytes()),
+            {.lead_chunks = chunks().count,
+             .lead_blocks = sms,
+             .item_heads = 2,
+             .chain_clusters = rows_ * heads_.value_heads}};
   }
 
   // Runs the first set and the reference on the same inputs.
@@ -179,21 +185,21 @@ void Run(const Report& report, int key_heads, int value_heads, const Lengths& le
   report.Line(name, result);
 }
 
-// The steps one by one, on what those before them have left in the workspace.
+// The steps one by one on the whole device, the chain on what prepare has left in the workspace.
 void RunSteps(const Report& report) {
   const Heads heads{16, 32, kDim, kDim};
   const std::string name = Name(heads, {8192}) + " ";
-  const std::vector<std::pair<const char*, decltype(&cuda::ChunkOSm90)>> steps = {
-      {"prepare", &cuda::ChunkPrepareSm90},
-      {"delta_h", &cuda::ChunkDeltaHSm90},
-      {"o", &cuda::ChunkOSm90}};
+  const std::vector<std::pair<const char*, decltype(&cuda::ChunkChainSm90)>> steps = {
+      {"prepare", &cuda::ChunkPrepareSm90}, {"chain", &cuda::ChunkChainSm90}};
   const bool wanted = std::any_of(steps.begin(), steps.end(),
                                   [&](const auto& s) { return report.Wants(name + s.first); });
   if (!wanted) return;
   const Prefill prefill(heads, {8192});
+  int sms;
+  Check(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, 0), "SMs");
   for (const auto& [step, launch] : steps) {
     const double micros = MicrosPerCall(8, [&, launch = launch](int i, cudaStream_t stream) {
-      return launch(prefill.StepParams(i % prefill.sets()), stream);
+      return launch(prefill.StepParams(i % prefill.sets(), sms), stream);
     });
     if (report.Wants(name + step)) report.Line(name + step, {.micros = micros});
   }

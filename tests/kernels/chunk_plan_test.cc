@@ -1,0 +1,91 @@
+#include "kernels/cuda/chunk_plan.h"
+
+#include <gtest/gtest.h>
+
+namespace gdn::cuda {
+namespace {
+
+constexpr int kSms = 132;
+
+constexpr Heads Layer(int key_heads, int value_heads) { return {key_heads, value_heads, 128, 128}; }
+
+void ExpectSound(const Heads& heads, int64_t rows, int64_t chunks, int sms) {
+  SCOPED_TRACE(::testing::Message() << heads.key_heads << "/" << heads.value_heads << ", " << rows
+                                    << " rows, " << chunks << " chunks, " << sms << " SMs");
+  const ChunkPlan plan = PlanChunks(heads, rows, chunks, sms);
+  EXPECT_GE(plan.item_heads, 1);
+  EXPECT_LE(plan.item_heads, kMaxItemHeads);
+  EXPECT_GE(plan.lead_chunks, 0);
+  EXPECT_LE(plan.lead_chunks, chunks);
+  if (plan.lead_chunks > 0) {
+    EXPECT_GE(plan.lead_blocks, 2);
+  }
+  EXPECT_LE(plan.lead_blocks, sms);
+  EXPECT_EQ(plan.lead_blocks % 2, 0);
+  EXPECT_GE(plan.chain_clusters, 1);
+  EXPECT_LE(plan.chain_clusters, rows * heads.value_heads);
+  EXPECT_EQ(plan.beside_blocks % 2, 0);
+  if (plan.lead_chunks == chunks) return;
+  // All of the chain's blocks have a place beside those that prepare.
+  EXPECT_GE(plan.beside_blocks, 2);
+  EXPECT_LE(plan.beside_blocks + 2 * rows * heads.value_heads, sms);
+}
+
+TEST(ChunkPlan, IsSoundForEveryBatch) {
+  for (const int group : {1, 2, 3, 4, 5, 8}) {
+    for (const int key_heads : {1, 2, 4, 8, 16, 32}) {
+      for (const int64_t rows : {1, 2, 8, 128}) {
+        for (const int64_t chunks : {1, 2, 128, 16384, 1 << 20}) {
+          for (const int sms : {2, 78, 114, 132}) {
+            ExpectSound(Layer(key_heads, key_heads * group), rows, rows * chunks, sms);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(ChunkPlan, OneLongRowIsPreparedBesideItsChain) {
+  const ChunkPlan plan = PlanChunks(Layer(16, 32), 1, 128, kSms);
+  EXPECT_EQ(plan.beside_blocks, 68);
+  EXPECT_GT(plan.lead_chunks, 0);
+  EXPECT_LT(plan.lead_chunks, 128);
+  EXPECT_EQ(plan.item_heads, 2);
+}
+
+TEST(ChunkPlan, TheLeadIsTheSameShareOfEveryLength) {
+  const ChunkPlan plan = PlanChunks(Layer(16, 32), 1, 1000, kSms);
+  const ChunkPlan longer = PlanChunks(Layer(16, 32), 1, 16000, kSms);
+  EXPECT_NEAR(static_cast<double>(longer.lead_chunks) / 16000,
+              static_cast<double>(plan.lead_chunks) / 1000, 0.01);
+}
+
+TEST(ChunkPlan, FewHeadsNeedNoLeadAndAreSoonReady) {
+  const ChunkPlan plan = PlanChunks(Layer(2, 8), 1, 128, kSms);
+  EXPECT_EQ(plan.lead_chunks, 0);
+  EXPECT_EQ(plan.beside_blocks, 116);
+  EXPECT_EQ(plan.item_heads, 1);
+}
+
+TEST(ChunkPlan, AShortRowIsPreparedAtOnce) {
+  EXPECT_EQ(PlanChunks(Layer(16, 32), 1, 16, kSms).lead_chunks, 16);
+}
+
+TEST(ChunkPlan, ClustersTakeShortRowsInTurn) {
+  EXPECT_EQ(PlanChunks(Layer(16, 32), 128, 128, kSms).chain_clusters, kSms / 2);
+  EXPECT_EQ(PlanChunks(Layer(16, 32), 1, 1, kSms).chain_clusters, 32);
+  EXPECT_EQ(PlanChunks(Layer(16, 32), 4, 512, kSms).chain_clusters, 128);
+}
+
+TEST(ChunkPlan, ManyRowsArePreparedOnAllSms) {
+  const ChunkPlan plan = PlanChunks(Layer(16, 32), 4, 512, kSms);
+  EXPECT_EQ(plan.lead_chunks, 512);
+  EXPECT_EQ(plan.lead_blocks, kSms);
+}
+
+TEST(ChunkPlan, MoreHeadsThanSmsArePreparedOnAllSms) {
+  EXPECT_EQ(PlanChunks(Layer(32, 128), 1, 128, kSms).lead_chunks, 128);
+}
+
+}  // namespace
+}  // namespace gdn::cuda
