@@ -1,6 +1,6 @@
 // Rows of elements of 16 bits in shared memory as the tensor cores take them: in panels of 64
 // columns, a row's 128 bytes side by side, their 16-byte pieces permuted so that eight rows of one
-// piece lie in different banks (RowsAreN and RowsAreK in ptx.cuh).
+// piece lie in different banks (RowsAreN and RowsAreK in warpgroup.cuh).
 #pragma once
 
 #include "kernels/cuda/dtype.cuh"

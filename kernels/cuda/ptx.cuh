@@ -1,4 +1,4 @@
-// All inline PTX of the kernels: what CUDA C++ has no words for.
+// The inline PTX of the kernels, what CUDA C++ has no words for; a warpgroup's is in warpgroup.cuh.
 #pragma once
 
 #include <cuda_bf16.h>
