@@ -8,8 +8,8 @@
 //             o_i  = scale * exp(gamma_i) * nq_i * S q_i + sum over j of P_ij * Y_j
 //             S    = exp(gamma_last) * S + sum over j of Y_j ⊗ X_j
 // X and P know nothing of the state, so all chunks' are made at once; from chunk to chunk there are
-// but two products one after another, S k and Y X. Keys and queries are never rounded, and what a
-// token adds to the state and to its own output by itself is rounded once.
+// but two products one after another, S k and Y X. Queries and keys of bf16 are never rounded; what
+// a token adds to the state and to its own output by itself is rounded once.
 //
 // What prepare leaves lies in a workspace, by chunk, just as the tensor cores take it: in panels of
 // 64 columns, in shared memory's permutation (RowsAreN and RowsAreK in warpgroup.cuh). Tokens
