@@ -51,8 +51,6 @@ def test_a_decode_is_counted(client, metered):
     before = scrape.samples(scrape.text(metered))
     client.decode(0, client.rows(**h), hidden(client, 2))
     decode = frozenset({("kind", "decode")})
-    name = "gdn_step_duration_seconds_count"
-    scrape.await_value(metered, before[name, decode] + 1, name, kind="decode")
     after = scrape.samples(scrape.text(metered))
 
     def grown(name: str, labels: frozenset) -> float:
@@ -75,10 +73,8 @@ def test_a_decode_is_counted(client, metered):
 def test_slots_are_counted(client, metered):
     begin(client, "a", "b", "c")
     assert scrape.value(metered, "gdn_slots") == 4
-    assert scrape.value(metered, "gdn_slots_used") == 3
-    assert scrape.value(metered, "gdn_serving") == 1
+    poll(lambda: scrape.value(metered, "gdn_slots_used") == 3)  # it follows the answer
     client.release(["a"])
-    scrape.await_value(metered, 1, "gdn_serving")
     poll(lambda: scrape.value(metered, "gdn_slots_used") == 2)
 
 
@@ -101,9 +97,9 @@ def test_replays_and_expired_leases_are_counted(start):
         rows = client.rows(request_ids=["a", "b"], create=True, step_id=9)
         for _ in range(2):
             client.decode(0, rows, hidden(client, 2))
-        scrape.await_value(server, 2, "gdn_replayed_rows_total")
-        scrape.await_value(server, 2, "gdn_leases_expired_total")
-        assert scrape.value(server, "gdn_slots_used") == 0
+        assert scrape.value(server, "gdn_replayed_rows_total") == 2
+        poll(lambda: scrape.value(server, "gdn_leases_expired_total") == 2)
+        poll(lambda: scrape.value(server, "gdn_slots_used") == 0)
         with pytest.raises(GdnError):
             client.decode(0, client.rows(request_ids=["a"]), hidden(client, 1))
     assert scrape.value(server, "gdn_errors_total", reason="SEQUENCE_EXPIRED") == 1
@@ -113,9 +109,15 @@ def test_replays_and_expired_leases_are_counted(start):
 def test_scrapes_go_on_until_the_server_has_drained(start):
     server = start("small", **FLAGS)
     with Client(server.target, retry=NO_RETRY, timeout=60) as client:
-        begin(client, "a")  # keeps the drain waiting for half a second
+        h = begin(client, "a")
+        assert scrape.value(server, "gdn_serving") == 1
         server.terminate()
-        poll(lambda: scrape.value(server, "gdn_serving") == 0)
+
+        def drains() -> bool:
+            client.decode(0, client.rows(**h), hidden(client, 1))  # it waits for the next one
+            return scrape.value(server, "gdn_serving") == 0
+
+        poll(drains)
     assert server.wait() == 0
 
 

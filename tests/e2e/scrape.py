@@ -6,7 +6,7 @@ import json
 import re
 import urllib.request
 
-from server_process import ServerProcess, poll
+from server_process import ServerProcess
 
 SAMPLE = re.compile(r"^(\w+)(\{.*\})? (\S+)$")
 LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -40,11 +40,6 @@ def samples(page: str) -> dict[tuple[str, frozenset], float]:
 
 def value(server: ServerProcess, name: str, **labels) -> float:
     return samples(text(server))[name, frozenset(labels.items())]
-
-
-def await_value(server: ServerProcess, least: float, name: str, **labels) -> None:
-    """An answer may reach its caller before its step is counted."""
-    poll(lambda: value(server, name, **labels) >= least)
 
 
 def _sample(line: str):
