@@ -26,7 +26,7 @@ struct Hosted {
   size_t max_stream_bytes = size_t{64} << 20;
   std::shared_ptr<HostPool> output_pool;  // of the backend, for answers; or null
   Regions* regions = nullptr;             // may be null where limits do not allow shared memory
-  std::string backend;  // its name
+  std::string backend;                    // its name
 };
 
 // Where services look for it: null until everything is loaded (NOT_READY).

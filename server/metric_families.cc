@@ -14,9 +14,17 @@ using prometheus::MetricType;
 using Labels = std::vector<ClientMetric::Label>;
 
 constexpr double kNanosecondsOfSecond = 1e9;
-constexpr const char* kMethodNames[] = {"GetServerInfo",    "Prefill",       "Decode",
-                                        "Stream",           "GetSequence",   "ListSequences",
-                                        "ReleaseSequences", "RenewSequences"};
+constexpr const char* kMethodNames[] = {"GetServerInfo",
+                                        "Prefill",
+                                        "Decode",
+                                        "Stream",
+                                        "GetSequence",
+                                        "ListSequences",
+                                        "ReleaseSequences",
+                                        "RenewSequences",
+                                        "RegisterSharedMemory",
+                                        "UnregisterSharedMemory",
+                                        "ServeRing"};
 constexpr const char* kKindNames[] = {"prefill", "decode"};
 constexpr const char* kCodeNames[] = {
     "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
@@ -97,6 +105,8 @@ class Families {
   std::vector<MetricFamily> all_;
 };
 
+bool IsUnary(Method method) { return method != Method::kStream && method != Method::kServeRing; }
+
 std::string DataTypeName(int type) {
   return v1::DataType_Name(static_cast<v1::DataType>(type)).substr(sizeof("DATA_TYPE_") - 1);
 }
@@ -131,8 +141,9 @@ void AddCalls(const Metrics& metrics, Families* families) {
       if (code != 0 && call.ended[code].value() == 0) continue;
       ended.push_back(CounterOf(call.ended[code], {name, {"code", kCodeNames[code]}}));
     }
-    if (static_cast<Method>(method) == Method::kStream) continue;
-    durations.push_back(HistogramOf(call.duration, kNanosecondsOfSecond, {name}));
+    if (IsUnary(static_cast<Method>(method))) {
+      durations.push_back(HistogramOf(call.duration, kNanosecondsOfSecond, {name}));
+    }
   }
   families->Add("gdn_requests_total", "Calls that ended, by the code that the server gave them.",
                 MetricType::Counter, std::move(ended));
@@ -140,8 +151,8 @@ void AddCalls(const Metrics& metrics, Families* families) {
                 "Time of a unary call in the server, from its whole message to its answer.",
                 MetricType::Histogram, std::move(durations));
   families->AddByMethod("gdn_received_bytes_total",
-                        "Bytes of the messages received, before any decompression.", metrics,
-                        &CallNumbers::received_bytes);
+                        "Bytes of the messages received; tensors in shared memory are none.",
+                        metrics, &CallNumbers::received_bytes);
   families->AddByMethod("gdn_sent_bytes_total", "Bytes of the messages answered with.", metrics,
                         &CallNumbers::sent_bytes);
   families->AddGauge("gdn_open_streams", "Calls of Stream under way.",
@@ -184,7 +195,7 @@ void AddErrors(const Metrics& metrics, Families* families) {
         {{"reason", v1::ErrorReason_Name(static_cast<v1::ErrorReason>(reason)).substr(kPrefix)}}));
   }
   families->Add("gdn_errors_total",
-                "Calls, and steps of streams, that were refused or failed, by reason.",
+                "Calls, and steps of streams and rings, that were refused or failed, by reason.",
                 MetricType::Counter, std::move(series));
 }
 

@@ -22,8 +22,11 @@ enum class Method : uint8_t {
   kListSequences,
   kReleaseSequences,
   kRenewSequences,
+  kRegisterSharedMemory,
+  kUnregisterSharedMemory,
+  kServeRing,
 };
-inline constexpr size_t kMethods = 8;
+inline constexpr size_t kMethods = 11;
 inline constexpr size_t kStatusCodes = 17;  // of gRPC, OK to UNAUTHENTICATED
 
 // In nanoseconds, from what a small decode takes on a GPU to what nobody waits for.
