@@ -17,6 +17,7 @@ from steps import begin, hidden, reason_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARD = json.loads((ROOT / "docker/dashboards/gdn.json").read_text())
+ALERTS = ROOT / "docker/dashboards/alerts.yaml"
 FLAGS = dict(slots=4, max_rows=4, max_tokens=96, max_decode_tokens=4, metrics_listen="127.0.0.1:0")
 SUFFIX = re.compile(r"_(bucket|sum|count)$")
 
@@ -145,6 +146,12 @@ def test_the_dashboard_asks_for_what_is_exported_and_for_all_of_it(metered):
     assert asked - exported == set() and exported - asked == set()
 
 
+def test_the_alerts_ask_for_what_is_exported(metered):
+    exported = set(scrape.families(scrape.text(metered)))
+    asked = re.findall(r"\b(?:gdn|process)_\w+", ALERTS.read_text())
+    assert asked and {SUFFIX.sub("", name) for name in asked} - exported == set()
+
+
 def test_panels_do_not_overlap():
     places = [panel["gridPos"] for panel in DASHBOARD["panels"]]
     cells = [
@@ -178,6 +185,12 @@ def test_promtool_has_nothing_to_say(client, metered):
         timeout=60,
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_promtool_takes_the_alerts():
+    command = [program("promtool"), "check", "rules", ALERTS]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 class Prometheus:
