@@ -6,6 +6,7 @@
 #include "absl/time/clock.h"
 #include "server/codec.h"
 #include "server/message.h"
+#include "server/status.h"
 #include "server/step_call.h"
 
 namespace gdn {

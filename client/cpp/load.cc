@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <mutex>
 #include <string>
@@ -142,12 +143,13 @@ class Load {
 double LoadResult::Percentile(double percent) const {
   if (latencies.empty()) return 0;
   const double rank = percent / 100 * static_cast<double>(latencies.size() - 1);
-  return latencies[static_cast<size_t>(rank + 0.5)];
+  return latencies[static_cast<size_t>(std::lround(rank))];
 }
 
 LoadResult RunLoad(const v1::GetServerInfoResponse& info, const LoadOptions& options,
                    const MakeClient& make_client, const Progress& progress) {
   std::vector<Caller> callers;
+  callers.reserve(static_cast<size_t>(options.callers));
   for (int i = 0; i < options.callers; ++i) callers.emplace_back(info, options, make_client(), i);
   return Load(options, progress).Run(&callers);
 }

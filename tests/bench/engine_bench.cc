@@ -1,7 +1,7 @@
 // The engine's own time a decode step: everything from Submit to the answer but the backend.
 // 1,000 live sequences; rows by slot and epoch with positions and a step id, as an orchestrator
-// sends them, without the metrics and with all that the server counts of a call. Then the same under
-// overload, a batch at a time from a queue that stays full.
+// sends them, without the metrics and with all that the server counts of a call. Then the same
+// under overload, a batch at a time from a queue that stays full.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>

@@ -74,5 +74,19 @@ TEST_F(EngineObserverTest, AStepKnowsWhenItCame) {
   EXPECT_EQ(last_step_->submitted, now_);
 }
 
+class EngineObserverOfPieces : public EngineHarness {
+ protected:
+  EngineObserverOfPieces() : EngineHarness(/*depth=*/1, /*prefill_chunk=*/4) {}
+};
+
+TEST_F(EngineObserverOfPieces, AStepIsOneAndEveryPieceABatch) {
+  StepRequest request = ById({"a"}, true);
+  request.token_counts = {6};
+  Prefill(request, Hidden({1, 2, 3, 4, 5, 6}));
+  EXPECT_THAT(observer_.told, ElementsAre("step begins", "batch of 1 rows begins: prefill",
+                                          "batch ended", "batch of 1 rows begins: prefill",
+                                          "batch ended", "step ends, 0 replayed"));
+}
+
 }  // namespace
 }  // namespace gdn::test

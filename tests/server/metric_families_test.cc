@@ -32,6 +32,7 @@ TEST_F(MetricFamiliesTest, SlotsAndModelAreThoseHosted) {
   hosted_.backend = "fake";
   Host();
   EXPECT_TRUE(Decode(ById({"a", "b"}, {1, 2}, true)).ok());
+  while (engine_->slots_used() != 2) std::this_thread::yield();  // it follows the answer
   const std::string text = Text();
   EXPECT_THAT(text, HasSubstr("\ngdn_slots_used 2\n"));
   EXPECT_THAT(text, HasSubstr("\ngdn_queue_steps 0\n"));
