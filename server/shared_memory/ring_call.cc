@@ -62,7 +62,8 @@ RingCall::RingCall(const Readiness& readiness, const Fault& fault, const v1::Rin
   const Fault why = fault.ok() ? Open(*readiness.hosted.load(), ring) : fault;
   if (!why.ok()) {
     CountError(why, &metrics_);
-    return FinishWith(ToGrpcStatus(why, readiness.instance_id));
+    FinishWith(ToGrpcStatus(why, readiness.instance_id));
+    return;
   }
   writing_ = true;
   StartWrite(&first_);

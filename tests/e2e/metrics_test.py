@@ -107,6 +107,33 @@ def test_replays_and_expired_leases_are_counted(start):
     assert server.stop() == 0
 
 
+def test_steps_of_a_ring_are_counted(start):
+    server = start("small", **FLAGS, allow_shared_memory=True)
+
+    def ended(method: str) -> float:
+        """Calls of any code."""
+        return sum(
+            value
+            for (name, labels), value in scrape.samples(scrape.text(server)).items()
+            if name == "gdn_requests_total" and ("method", method) in labels
+        )
+
+    with Client(server.target, retry=NO_RETRY, timeout=60) as client:
+        h = begin(client, "a")
+        with client.ring(queue_bytes=1 << 15, step_bytes=1 << 15, depth=4) as ring:
+            ring.decode(0, client.rows(**h), hidden(client, 1))
+            count = scrape.value(server, "gdn_step_duration_seconds_count", kind="decode")
+            received = scrape.value(server, "gdn_received_bytes_total", method="ServeRing")
+            assert count == 1 and 0 < received < 200  # the tensor is not in the message
+            with pytest.raises(GdnError):
+                ring.decode(0, client.rows(request_ids=["no"]), hidden(client, 1))
+            assert scrape.value(server, "gdn_errors_total", reason="SEQUENCE_NOT_FOUND") == 1
+            assert ended("ServeRing") == 0
+        assert ended("RegisterSharedMemory") == 1
+        poll(lambda: ended("ServeRing") == 1)
+    assert server.stop() == 0
+
+
 def test_scrapes_go_on_until_the_server_has_drained(start):
     server = start("small", **FLAGS)
     with Client(server.target, retry=NO_RETRY, timeout=60) as client:
