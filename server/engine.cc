@@ -35,11 +35,13 @@ Engine::Engine(EngineOptions options, Backend* backend)
     : options_(std::move(options)),
       backend_(backend),
       overlaps_(backend->depth() > 1),
+      observer_(options_.observer != nullptr ? options_.observer : &no_observer_),
       mailbox_(options_.max_queue_steps, options_.max_queue_rows, options_.max_queue_bytes),
       table_(options_.shape.slots, options_.shape.layers, options_.first_epoch),
       answers_(options_.replay_bytes) {}
 
 void Engine::Submit(const std::shared_ptr<gdn::Step>& step, absl::Time now) {
+  step->submitted = now;
   if (device_lost_) {
     return Refuse(*step, DeviceLost());
   }
@@ -76,6 +78,7 @@ void Engine::Answer(gdn::Step& step, Fault fault, StepAnswer answer) {
   if (!fault.ok() && fault.message.empty()) fault.message = Describe(fault);
   slots_used_ = table_.used();
   mailbox_.Done(step);
+  observer_->StepEnds(step, answer);
   step.done(fault, std::move(answer));
 }
 
@@ -101,6 +104,7 @@ void Engine::Close(absl::Time now) {
 }
 
 bool Engine::Step(absl::Time now) {
+  observer_->TimeIs(now);
   TakeArrivals();
   RenewTouched(now);
   ExpireLeases(now);
@@ -242,6 +246,7 @@ void Engine::ExpireLeases(absl::Time now) {
   for (const int32_t slot : table_.Due(now, waited_for)) {
     answers_.EraseSequence(table_.At(slot).epoch, options_.shape.layers);
     table_.Expire(slot);
+    observer_->LeaseExpired();
   }
   slots_used_ = table_.used();
 }

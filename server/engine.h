@@ -16,6 +16,7 @@
 
 #include "kernels/backend.h"
 #include "server/batch_policy.h"
+#include "server/engine_observer.h"
 #include "server/mailbox.h"
 #include "server/row_plan.h"
 #include "server/sequence_lines.h"
@@ -39,6 +40,7 @@ struct EngineOptions {
   uint64_t first_epoch = 1;  // not 0
   // Called once, on the engine's thread, when the device is lost for good.
   std::function<void()> on_device_lost;
+  EngineObserver* observer = nullptr;  // outlives the engine; null: nobody looks
 };
 
 class Engine {
@@ -143,6 +145,8 @@ class Engine {
   const EngineOptions options_;
   Backend* const backend_;
   const bool overlaps_;  // batches may be in flight side by side
+  EngineObserver no_observer_;
+  EngineObserver* const observer_;
   Mailbox mailbox_;
   SlotTable table_;
   AnswerStore answers_;

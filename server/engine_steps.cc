@@ -54,6 +54,7 @@ bool Engine::Prepare(Task& task, absl::Time now) {
     begun_ = nullptr;
     return true;
   }
+  observer_->StepBegins(*task.step);
   const StepRequest& request = task.step->request;
   const int layer = task.item.layer;
   const RowRules rules = {layer, static_cast<uint32_t>(options_.shape.max_decode_tokens), draining_,
@@ -131,6 +132,7 @@ void Engine::Launch(InFlight& batch) {
   batch.batch.has_initial_state = batch.has_initial_state;
   batch.batch.keep_answer = batch.keep_answer;
   batch.batch.parts = batch.parts;
+  observer_->BatchBegins(batch.tasks.front()->step->kind, batch.batch);
   if (overlaps_) {
     for (const std::unique_ptr<Task>& task : batch.tasks) lines_.Hold(task->keys);
   }
@@ -142,6 +144,7 @@ void Engine::EndOldest(absl::Time now) {
   in_flight_.pop_front();
   batch->faults.resize(batch->slots.size());
   if (!device_lost_ && !backend_->End(batch->faults).ok()) LoseDevice();
+  observer_->BatchEnded();
   for (std::unique_ptr<Task>& task : batch->tasks) {
     if (overlaps_) lines_.LetGo(task->keys);
     TakeFaults(*batch, *task);

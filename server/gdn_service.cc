@@ -1,7 +1,7 @@
 #include "server/gdn_service.h"
 
+#include "server/call_meter.h"
 #include "server/message.h"
-#include "server/status.h"
 #include "server/step_call.h"
 #include "server/step_stream.h"
 #include "server/unary_step.h"
@@ -12,17 +12,18 @@ grpc::ServerUnaryReactor* GdnService::GetServerInfo(grpc::CallbackServerContext*
                                                     const grpc::ByteBuffer* request,
                                                     grpc::ByteBuffer* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const CallMeter meter(readiness_, Method::kGetServerInfo, *request);
   const Hosted* hosted = readiness_.hosted;
   v1::GetServerInfoRequest parsed;
   if (!Parse(*request, &parsed)) {
-    reactor->Finish(ToGrpcStatus(MalformedMessage(), readiness_.instance_id));
+    reactor->Finish(meter.End(MalformedMessage(), *response));
   } else if (hosted == nullptr) {
-    reactor->Finish(ToGrpcStatus(NotReady(), readiness_.instance_id));
+    reactor->Finish(meter.End(NotReady(), *response));
   } else {
     v1::GetServerInfoResponse info = hosted->info;
     info.set_slots_used(static_cast<uint32_t>(hosted->engine->slots_used()));
     *response = Serialize(info);
-    reactor->Finish(grpc::Status::OK);
+    reactor->Finish(meter.End({}, *response));
   }
   return reactor;
 }

@@ -1,6 +1,7 @@
 // The listening server: services, health, reflection, addresses.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -32,8 +33,12 @@ class GrpcServer {
 
  private:
   explicit GrpcServer(const Readiness& readiness)
-      : gdn_service_(readiness), sequence_service_(readiness), shared_memory_service_(readiness) {}
+      : serving_(readiness.metrics->serving),
+        gdn_service_(readiness),
+        sequence_service_(readiness),
+        shared_memory_service_(readiness) {}
 
+  std::atomic<bool>& serving_;  // for the metrics
   GdnService gdn_service_;
   SequenceService sequence_service_;
   SharedMemoryService shared_memory_service_;

@@ -9,6 +9,7 @@
 #include "gdn/v1/gdn_service.pb.h"
 #include "kernels/host_pool.h"
 #include "server/engine.h"
+#include "server/metrics.h"
 #include "server/sequences.h"
 #include "server/shared_memory/regions.h"
 #include "server/validate_step.h"
@@ -25,11 +26,13 @@ struct Hosted {
   size_t max_stream_bytes = size_t{64} << 20;
   std::shared_ptr<HostPool> output_pool;  // of the backend, for answers; or null
   Regions* regions = nullptr;             // may be null where limits do not allow shared memory
+  std::string backend;                    // its name
 };
 
 // Where services look for it: null until everything is loaded (NOT_READY).
 struct Readiness {
   std::string instance_id;
+  const std::unique_ptr<Metrics> metrics = std::make_unique<Metrics>();
   std::atomic<const Hosted*> hosted = nullptr;
 };
 

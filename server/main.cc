@@ -16,9 +16,11 @@
 #include "server/checkpoint/weights.h"
 #include "server/config.h"
 #include "server/engine.h"
+#include "server/engine_meter.h"
 #include "server/engine_thread.h"
 #include "server/grpc_server.h"
 #include "server/log.h"
+#include "server/metrics_endpoint.h"
 #include "server/model_facts.h"
 #include "server/transport.h"
 
@@ -65,6 +67,15 @@ absl::Status LoadLayers(Checkpoint* checkpoint, DType io, const sigset_t& signal
   return absl::OkStatus();
 }
 
+// Null without --metrics_listen.
+absl::StatusOr<std::unique_ptr<MetricsEndpoint>> ServeMetrics(const config::ServerConfig& config,
+                                                              const Readiness& readiness) {
+  if (config.metrics_listen().empty()) return nullptr;
+  auto endpoint = MetricsEndpoint::Start(readiness, config.metrics_listen());
+  if (endpoint.ok()) Log(LogLevel::kInfo, "metrics", {{"address", (*endpoint)->address()}});
+  return endpoint;
+}
+
 absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) {
   auto checkpoint = Checkpoint::Open(config.model());
   if (!checkpoint.ok()) return checkpoint.status();
@@ -77,6 +88,8 @@ absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) 
   auto server = GrpcServer::Start(readiness, Addresses(config), MaxMessageBytes(config, *shape),
                                   config.reflection(), config.allow_shared_memory());
   if (!server.ok()) return server.status();
+  auto metrics = ServeMetrics(config, readiness);
+  if (!metrics.ok()) return metrics.status();
 
   auto backend = MakeBackend(config.backend(), *shape, config.threads());
   if (!backend.ok()) return backend.status();
@@ -88,23 +101,26 @@ absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) 
 
   const auto opener = MakeDeviceMemoryOpener((*backend)->name());
   Regions regions(config.shared_memory_prefix(), opener.get());
+  EngineMeter meter(readiness.metrics.get());
   EngineOptions options =
       EngineOptionsOf(config, model, *shape, DefaultPrefillChunk(**backend), Random64() | 1);
   options.on_device_lost = [&server] {
     Log(LogLevel::kError, "device_lost");
     (*server)->SetServing(false);
   };
+  options.observer = &meter;
   Engine engine(std::move(options), backend->get());
   Hosted hosted = FactsOf(config, model, *shape, readiness.instance_id);
   hosted.engine = &engine;
   hosted.regions = &regions;
   hosted.output_pool = *std::move(output_pool);
+  hosted.backend = (*backend)->name();
   auto thread = std::make_unique<EngineThread>(&engine);
   readiness.hosted = &hosted;
   (*server)->SetServing(true);
   std::printf("ready: listening on %s, layers %zu, backend %s, instance %s\n",
               absl::StrJoin((*server)->addresses(), ",").c_str(), model.layers.size(),
-              std::string((*backend)->name()).c_str(), readiness.instance_id.c_str());
+              hosted.backend.c_str(), readiness.instance_id.c_str());
   std::fflush(stdout);
 
   int signal = 0;
@@ -112,6 +128,7 @@ absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) 
   Log(LogLevel::kInfo, "draining", {{"signal", signal}});
   (*server)->SetServing(false);
   thread->Drain(DurationOf(config.drain_timeout()));
+  metrics->reset();
   thread.reset();
   (*server)->Shutdown(absl::Seconds(1));
   Log(LogLevel::kInfo, "stopped");

@@ -4,9 +4,9 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "server/call_meter.h"
 #include "server/message.h"
 #include "server/sequences.h"
-#include "server/status.h"
 #include "server/step_call.h"
 
 namespace gdn {
@@ -14,11 +14,13 @@ namespace {
 
 // Parses and checks the request, lets it wait in the engine's queue, runs it there and answers.
 template <typename Request, typename Response>
-grpc::ServerUnaryReactor* Answer(const Readiness& readiness, grpc::CallbackServerContext* context,
+grpc::ServerUnaryReactor* Answer(const Readiness& readiness, Method method,
+                                 grpc::CallbackServerContext* context,
                                  const grpc::ByteBuffer& bytes, grpc::ByteBuffer* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const auto finish = [reactor, &readiness](const Fault& fault) {
-    reactor->Finish(ToGrpcStatus(fault, readiness.instance_id));
+  const CallMeter meter(readiness, method, bytes);
+  const auto finish = [reactor, meter, response](const Fault& fault) {
+    reactor->Finish(meter.End(fault, *response));
     return reactor;
   };
   const Hosted* hosted = readiness.hosted;
@@ -43,29 +45,29 @@ grpc::ServerUnaryReactor* Answer(const Readiness& readiness, grpc::CallbackServe
 grpc::ServerUnaryReactor* SequenceService::GetSequence(grpc::CallbackServerContext* context,
                                                        const grpc::ByteBuffer* request,
                                                        grpc::ByteBuffer* response) {
-  return Answer<v1::GetSequenceRequest, v1::GetSequenceResponse>(readiness_, context, *request,
-                                                                 response);
+  return Answer<v1::GetSequenceRequest, v1::GetSequenceResponse>(readiness_, Method::kGetSequence,
+                                                                 context, *request, response);
 }
 
 grpc::ServerUnaryReactor* SequenceService::ListSequences(grpc::CallbackServerContext* context,
                                                          const grpc::ByteBuffer* request,
                                                          grpc::ByteBuffer* response) {
-  return Answer<v1::ListSequencesRequest, v1::ListSequencesResponse>(readiness_, context, *request,
-                                                                     response);
+  return Answer<v1::ListSequencesRequest, v1::ListSequencesResponse>(
+      readiness_, Method::kListSequences, context, *request, response);
 }
 
 grpc::ServerUnaryReactor* SequenceService::ReleaseSequences(grpc::CallbackServerContext* context,
                                                             const grpc::ByteBuffer* request,
                                                             grpc::ByteBuffer* response) {
-  return Answer<v1::ReleaseSequencesRequest, v1::ReleaseSequencesResponse>(readiness_, context,
-                                                                           *request, response);
+  return Answer<v1::ReleaseSequencesRequest, v1::ReleaseSequencesResponse>(
+      readiness_, Method::kReleaseSequences, context, *request, response);
 }
 
 grpc::ServerUnaryReactor* SequenceService::RenewSequences(grpc::CallbackServerContext* context,
                                                           const grpc::ByteBuffer* request,
                                                           grpc::ByteBuffer* response) {
-  return Answer<v1::RenewSequencesRequest, v1::RenewSequencesResponse>(readiness_, context,
-                                                                       *request, response);
+  return Answer<v1::RenewSequencesRequest, v1::RenewSequencesResponse>(
+      readiness_, Method::kRenewSequences, context, *request, response);
 }
 
 }  // namespace gdn

@@ -1,8 +1,8 @@
 #include "server/shared_memory_service.h"
 
+#include "server/call_meter.h"
 #include "server/message.h"
 #include "server/shared_memory/ring_call.h"
-#include "server/status.h"
 #include "server/step_call.h"
 
 namespace gdn {
@@ -21,11 +21,12 @@ grpc::ServerUnaryReactor* SharedMemoryService::RegisterSharedMemory(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
     grpc::ByteBuffer* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const CallMeter meter(readiness_, Method::kRegisterSharedMemory, *request);
   v1::RegisterSharedMemoryRequest parsed;
   Fault fault = Begin(readiness_, *request, &parsed);
   if (fault.ok()) fault = readiness_.hosted.load()->regions->Register(parsed);
   *response = Serialize(v1::RegisterSharedMemoryResponse());
-  reactor->Finish(ToGrpcStatus(fault, readiness_.instance_id));
+  reactor->Finish(meter.End(fault, *response));
   return reactor;
 }
 
@@ -33,14 +34,15 @@ grpc::ServerUnaryReactor* SharedMemoryService::UnregisterSharedMemory(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
     grpc::ByteBuffer* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const CallMeter meter(readiness_, Method::kUnregisterSharedMemory, *request);
   v1::UnregisterSharedMemoryRequest parsed;
   *response = Serialize(v1::UnregisterSharedMemoryResponse());
   Fault fault = Begin(readiness_, *request, &parsed);
   if (fault.ok()) {
     fault = readiness_.hosted.load()->regions->Unregister(
-        parsed.region(), [reactor] { reactor->Finish(grpc::Status::OK); });
+        parsed.region(), [reactor, meter, response] { reactor->Finish(meter.End({}, *response)); });
   }
-  if (!fault.ok()) reactor->Finish(ToGrpcStatus(fault, readiness_.instance_id));
+  if (!fault.ok()) reactor->Finish(meter.End(fault, *response));
   return reactor;
 }
 

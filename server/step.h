@@ -97,6 +97,7 @@ struct Step {
   // Of a prefill that runs in pieces, the rows with NaN or infinity in their input. For the engine.
   std::vector<uint32_t> non_finite;
   OutputAllocator allocate;
+  absl::Time submitted;  // set by Engine::Submit
   absl::Time deadline = absl::InfiniteFuture();
   std::atomic<bool> cancelled = false;  // set by the transport; looked at until the launch
   std::function<void(const Fault&, StepAnswer)> done;

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "server/call_meter.h"
 #include "server/message.h"
 #include "server/status.h"
 #include "server/step_call.h"
@@ -22,12 +23,15 @@ void StepStream::GoOn(const Change& change) {
     if (finished_ || !IsOver()) return;
     finished_ = true;
   }
+  metrics_.of(Method::kStream).ended[end_.error_code()].Add();
+  metrics_.open_streams.Subtract();
   // Outside the lock: this object may be gone before Finish returns.
   Finish(end_);
 }
 
 StepStream::StepStream(const Readiness& readiness, const grpc::CallbackServerContext& context)
-    : readiness_(readiness), deadline_(DeadlineOf(context)) {
+    : readiness_(readiness), metrics_(*readiness.metrics), deadline_(DeadlineOf(context)) {
+  metrics_.open_streams.Add();
   GoOn([] {});
 }
 
@@ -45,6 +49,7 @@ void StepStream::OnReadDone(bool ok) {
 void StepStream::Handle() {
   const Hosted* hosted = readiness_.hosted;
   if (hosted == nullptr) return End(NotReady());
+  metrics_.of(Method::kStream).received_bytes.Add(request_.Length());
   std::shared_ptr<ReceivedMessage> bytes = Receive(request_);
   StreamStep message;
   if (bytes == nullptr || !ParseStreamRequest(bytes->pieces, &message)) {
@@ -78,6 +83,8 @@ void StepStream::Answered(uint64_t tag, const std::shared_ptr<Step>& step, const
       fault.ok()
           ? ToByteBuffer(EncodeStreamAnswerHeader(tag, step->kind, answer), answer.output)
           : ToByteBuffer(EncodeStreamStatus(tag, ToRpcStatus(fault, readiness_.instance_id)));
+  CountError(fault, &metrics_);
+  metrics_.of(Method::kStream).sent_bytes.Add(message.Length());
   GoOn([&] {
     if (under_way_.erase(step) > 0) bytes_ -= step->request.input_bytes();
     if (!broken_) Send(message);
@@ -85,6 +92,7 @@ void StepStream::Answered(uint64_t tag, const std::shared_ptr<Step>& step, const
 }
 
 void StepStream::End(const Fault& fault) {
+  CountError(fault, &metrics_);
   const std::lock_guard lock(mutex_);
   no_more_reads_ = true;
   end_ = ToGrpcStatus(fault, readiness_.instance_id);

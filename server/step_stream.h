@@ -45,6 +45,7 @@ class StepStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBu
   bool IsOver() const;
 
   const Readiness& readiness_;
+  Metrics& metrics_;
   const absl::Time deadline_;
   grpc::ByteBuffer request_;
 

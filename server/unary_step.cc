@@ -14,7 +14,9 @@ namespace gdn {
 UnaryStep::UnaryStep(const Readiness& readiness, StepKind kind,
                      grpc::CallbackServerContext* context, const grpc::ByteBuffer& request,
                      grpc::ByteBuffer* response)
-    : readiness_(readiness), context_(context), response_(response) {
+    : meter_(readiness, kind == StepKind::kPrefill ? Method::kPrefill : Method::kDecode, request),
+      context_(context),
+      response_(response) {
   const Hosted* hosted = readiness.hosted;
   const Fault fault = Begin(hosted, kind, request);
   // The reactor may be gone as soon as it is finished or its step handed in.
@@ -39,15 +41,13 @@ Fault UnaryStep::Begin(const Hosted* hosted, StepKind kind, const grpc::ByteBuff
 }
 
 void UnaryStep::Finished(const Fault& fault, const StepAnswer& answer) {
-  if (!fault.ok()) {
-    if (const absl::Duration delay = RetryDelayOf(fault); delay > absl::ZeroDuration()) {
-      context_->AddTrailingMetadata("grpc-retry-pushback-ms",
-                                    absl::StrCat(absl::ToInt64Milliseconds(delay)));
-    }
-    return Finish(ToGrpcStatus(fault, readiness_.instance_id));
+  if (fault.ok()) {
+    *response_ = ToByteBuffer(EncodeAnswerHeader(answer), answer.output);
+  } else if (const absl::Duration delay = RetryDelayOf(fault); delay > absl::ZeroDuration()) {
+    context_->AddTrailingMetadata("grpc-retry-pushback-ms",
+                                  absl::StrCat(absl::ToInt64Milliseconds(delay)));
   }
-  *response_ = ToByteBuffer(EncodeAnswerHeader(answer), answer.output);
-  Finish(grpc::Status::OK);
+  Finish(meter_.End(fault, *response_));
 }
 
 void UnaryStep::OnCancel() {

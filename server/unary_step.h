@@ -6,6 +6,7 @@
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
+#include "server/call_meter.h"
 #include "server/hosted.h"
 #include "server/step.h"
 
@@ -22,7 +23,7 @@ class UnaryStep : public grpc::ServerUnaryReactor {
   void OnCancel() override;
   void OnDone() override { delete this; }
 
-  const Readiness& readiness_;
+  const CallMeter meter_;
   grpc::CallbackServerContext* const context_;
   grpc::ByteBuffer* const response_;
   std::shared_ptr<Step> step_;

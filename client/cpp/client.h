@@ -16,8 +16,8 @@
 namespace gdn::client {
 
 // A channel to "host:port" or "unix:PATH" with the arguments that large tensors want: frames of
-// 1 MiB, wide windows, large reads, no limit on what is received. Prefills and decodes are better
-// on channels of their own: a large message holds up what follows it.
+// 1 MiB, wide windows, large reads, no limit on what is received; a connection of its own. Prefills
+// and decodes are better on channels of their own: a large message holds up what follows it.
 std::shared_ptr<grpc::Channel> Connect(const std::string& target);
 
 enum class Health { kUnknown = 0, kServing = 1, kNotServing = 2, kServiceUnknown = 3 };

@@ -1,172 +1,48 @@
 #include "client/cpp/ctl.h"
 
-#include <google/protobuf/util/time_util.h>
+#include <memory>
+#include <optional>
 
-#include <algorithm>
-#include <iomanip>
-#include <string_view>
-
+#include "client/cpp/bench.h"
 #include "client/cpp/client.h"
+#include "client/cpp/ctl_facts.h"
+#include "client/cpp/ctl_options.h"
+#include "client/cpp/top.h"
+#include "nlohmann/json.hpp"
 
 namespace gdn::client {
 namespace {
 
-using google::protobuf::util::TimeUtil;
-
-constexpr std::string_view kUsage =
-    R"(usage: gdn-ctl [--target=ADDR] COMMAND
-
-  info           what the server hosts and allows
-  ls             its sequences
-  health         SERVING or not
-  release ID...  ends sequences
-
-ADDR is host:port or unix:PATH (127.0.0.1:50051).
-)";
-
-using Table = std::vector<std::vector<std::string>>;
-
-// Columns as wide as their widest cell, two spaces between them.
-void Print(const Table& table, std::ostream& out) {
-  std::vector<size_t> widths;
-  for (const auto& row : table) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  }
-  for (const auto& row : table) {
-    for (size_t i = 0; i + 1 < row.size(); ++i) {
-      out << std::left << std::setw(static_cast<int>(widths[i]) + 2) << row[i];
-    }
-    out << row.back() << '\n';
-  }
-}
-
-template <typename List, typename Format>
-std::string Join(const List& list, Format format) {
-  std::string joined;
-  for (const auto& element : list) joined += (joined.empty() ? "" : " ") + format(element);
-  return joined;
-}
-
-std::string DataTypeName(int type) {
-  return v1::DataType_Name(static_cast<v1::DataType>(type)).substr(sizeof("DATA_TYPE_") - 1);
-}
-
-std::string LayoutName(int layout) {
-  return v1::InputLayout_Name(static_cast<v1::InputLayout>(layout))
-      .substr(sizeof("INPUT_LAYOUT_") - 1);
-}
-
-std::string Describe(const v1::Geometry& g) {
-  return "hidden " + std::to_string(g.hidden_size()) + ", heads " + std::to_string(g.key_heads()) +
-         "/" + std::to_string(g.value_heads()) + ", dims " + std::to_string(g.key_dim()) + "/" +
-         std::to_string(g.value_dim()) + ", conv " + std::to_string(g.conv_width());
-}
-
-// "3" where every layer is there, "3-7" while a pass is under way.
-std::string Describe(const google::protobuf::RepeatedField<uint64_t>& positions) {
-  if (positions.empty()) return "-";
-  const auto [low, high] = std::minmax_element(positions.begin(), positions.end());
-  return *low == *high ? std::to_string(*low) : std::to_string(*low) + "-" + std::to_string(*high);
-}
-
-Error RunInfo(Client& client, std::ostream& out) {
-  v1::GetServerInfoResponse info;
-  Error error = client.Info(&info);
-  if (!error.ok()) return error;
-  const auto number = [](auto n) { return std::to_string(n); };
-  Print({{"version", info.version()},
-         {"instance_id", info.instance_id()},
-         {"model_fingerprint", info.model_fingerprint()},
-         {"geometry", Describe(info.geometry())},
-         {"layers", Join(info.layers(), number)},
-         {"data_type", DataTypeName(info.data_type())},
-         {"ssm_data_type", DataTypeName(info.ssm_data_type())},
-         {"input_layouts", Join(info.input_layouts(), LayoutName)},
-         {"max_rows", number(info.max_rows())},
-         {"max_tokens", number(info.max_tokens())},
-         {"max_decode_tokens", number(info.max_decode_tokens())},
-         {"max_speculative_tokens", number(info.max_speculative_tokens())},
-         {"max_message_bytes", number(info.max_message_bytes())},
-         {"slots", number(info.slots_used()) + " of " + number(info.slots()) + " used"},
-         {"step_ttl", TimeUtil::ToString(info.step_ttl())},
-         {"max_ttl", TimeUtil::ToString(info.max_ttl())}},
-        out);
-  return error;
-}
-
-Error RunLs(Client& client, std::ostream& out) {
-  std::vector<v1::Sequence> sequences;
-  Error error = client.List(&sequences);
-  if (!error.ok()) return error;
-  Table table = {{"SLOT", "POSITION", "STATE", "EXPIRES", "EPOCH", "REQUEST_ID"}};
-  for (const v1::Sequence& s : sequences) {
-    table.push_back({std::to_string(s.slot()), Describe(s.positions()),
-                     s.state() == v1::SEQUENCE_STATE_POISONED ? "poisoned" : "live",
-                     TimeUtil::ToString(s.expire_time()), std::to_string(s.epoch()),
-                     s.request_id()});
-  }
-  Print(table, out);
-  return error;
-}
-
-Error RunHealth(Client& client, std::ostream& out) {
-  Health health = Health::kUnknown;
-  Error error = client.CheckHealth("", &health);
-  if (!error.ok()) return error;
-  if (health != Health::kServing) {
-    error.code = grpc::UNAVAILABLE;
-    error.message = health == Health::kNotServing ? "NOT_SERVING" : "UNKNOWN";
+Error RunCommand(const CtlOptions& options, std::ostream& out, std::ostream& err) {
+  const MakeClient make_client = [&] { return std::make_unique<Client>(Connect(options.target)); };
+  if (options.command == "bench") return RunBench(options, make_client, out, err);
+  if (options.command == "top") {
+    Error error;
+    if (!RunTop(options, out, &error.message)) error.code = grpc::UNAVAILABLE;
     return error;
   }
-  out << "SERVING\n";
-  return error;
+  const std::unique_ptr<Client> client = make_client();
+  if (options.command == "info") return RunInfo(*client, options, out);
+  if (options.command == "health") return RunHealth(*client, options, out);
+  if (options.command == "ls") return RunLs(*client, options, out);
+  return RunRelease(*client, options, out);
 }
 
-Error RunRelease(Client& client, const std::vector<std::string>& ids) {
-  v1::ReleaseSequencesRequest request;
-  request.mutable_request_ids()->Add(ids.begin(), ids.end());
-  return client.Release(request);
-}
-
-// Takes --target from the arguments; false where another flag stands among them.
-bool TakeFlags(std::vector<std::string>* arguments, std::string* target) {
-  constexpr std::string_view kTarget = "--target=";
-  const auto is_flag = [](const std::string& a) { return a.starts_with("-"); };
-  while (!arguments->empty() && is_flag(arguments->front())) {
-    if (!arguments->front().starts_with(kTarget)) return false;
-    *target = arguments->front().substr(kTarget.size());
-    arguments->erase(arguments->begin());
-  }
-  return !arguments->empty() && !target->empty();
+std::string AsJson(const Error& error) {
+  nlohmann::ordered_json json = {{"code", CodeName(error.code)}, {"message", error.message}};
+  if (error.reason != v1::ERROR_REASON_UNSPECIFIED) json["reason"] = ReasonName(error.reason);
+  return nlohmann::ordered_json{{"error", json}}.dump();
 }
 
 }  // namespace
 
 int RunCtl(const std::vector<std::string>& arguments, std::ostream& out, std::ostream& err) {
-  if (arguments == std::vector<std::string>{"--help"}) return out << kUsage, 0;
-  std::vector<std::string> words = arguments;
-  std::string target = "127.0.0.1:50051";
-  if (!TakeFlags(&words, &target)) return err << kUsage, 2;
-  const std::string command = words.front();
-  words.erase(words.begin());
-  if ((command == "release") == words.empty()) return err << kUsage, 2;
-
-  Client client(Connect(target));
-  Error error;
-  if (command == "info") {
-    error = RunInfo(client, out);
-  } else if (command == "ls") {
-    error = RunLs(client, out);
-  } else if (command == "health") {
-    error = RunHealth(client, out);
-  } else if (command == "release") {
-    error = RunRelease(client, words);
-  } else {
-    return err << kUsage, 2;
-  }
+  if (arguments == std::vector<std::string>{"--help"}) return out << kCtlUsage, 0;
+  const std::optional<CtlOptions> options = ParseCtl(arguments);
+  if (!options) return err << kCtlUsage, 2;
+  const Error error = RunCommand(*options, out, err);
   if (error.ok()) return 0;
-  err << "gdn-ctl: " << ToString(error) << '\n';
+  err << (options->json ? AsJson(error) : "gdn-ctl: " + ToString(error)) << '\n';
   return 1;
 }
 

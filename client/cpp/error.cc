@@ -22,10 +22,6 @@ void AddDetail(const google::protobuf::Any& any, Error* error) {
   }
 }
 
-std::string ReasonName(v1::ErrorReason reason) {
-  return v1::ErrorReason_Name(reason).substr(kReasonPrefix.size());
-}
-
 template <typename List, typename Format>
 std::string Join(const List& list, Format format) {
   std::string joined;
@@ -55,6 +51,10 @@ std::string CodeName(grpc::StatusCode code) {
                                            "UNAUTHENTICATED"};
   const bool named = code >= 0 && static_cast<size_t>(code) < std::size(kNames);
   return named ? kNames[code] : std::to_string(code);
+}
+
+std::string ReasonName(v1::ErrorReason reason) {
+  return v1::ErrorReason_Name(reason).substr(kReasonPrefix.size());
 }
 
 std::string ToString(const Error& error) {

@@ -27,6 +27,9 @@ struct Error {
 // The code's name in gRPC, "NOT_FOUND"; a number that has none as it is.
 std::string CodeName(grpc::StatusCode code);
 
+// The reason's name without its prefix, "SEQUENCE_EXPIRED".
+std::string ReasonName(v1::ErrorReason reason);
+
 // "NOT_FOUND SEQUENCE_EXPIRED: The message. (instance_id=…) rows 1, 2", or "OK".
 std::string ToString(const Error& error);
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/call_meter.h"
 #include "server/codec.h"
 #include "server/message.h"
 #include "server/spin.h"
@@ -55,11 +56,13 @@ Fault CheckRing(const v1::Ring& ring, const Region& region, const StepLimits& li
 RingCall::RingCall(const Readiness& readiness, const Fault& fault, const v1::Ring& ring,
                    const grpc::CallbackServerContext& context)
     : readiness_(readiness),
+      metrics_(*readiness.metrics),
       deadline_(DeadlineOf(context)),
       first_(Serialize(v1::ServeRingResponse())) {
   const Fault why = fault.ok() ? Open(*readiness.hosted.load(), ring) : fault;
   if (!why.ok()) {
-    Finish(ToGrpcStatus(why, readiness.instance_id));
+    CountError(why, &metrics_);
+    FinishWith(ToGrpcStatus(why, readiness.instance_id));
     return;
   }
   writing_ = true;
@@ -129,6 +132,7 @@ bool RingCall::TakeRequest() {
 }
 
 void RingCall::Handle(const std::string& message) {
+  metrics_.of(Method::kServeRing).received_bytes.Add(message.size());
   StreamStep parsed;
   const std::string_view piece = message;
   if (!ParseStreamRequest({&piece, 1}, &parsed)) return Break(MalformedMessage());
@@ -163,6 +167,8 @@ void RingCall::Answered(uint64_t tag, const std::shared_ptr<Step>& step, const F
   std::string message = fault.ok()
                             ? EncodeStreamAnswerHeader(tag, step->kind, answer)
                             : EncodeStreamStatus(tag, ToRpcStatus(fault, readiness_.instance_id));
+  CountError(fault, &metrics_);
+  metrics_.of(Method::kServeRing).sent_bytes.Add(message.size());
   const std::lock_guard lock(mutex_);
   if (!over_) Send(std::move(message));
   // The thread sleeps for the room that this step took; and once it is over, for its end.
@@ -214,7 +220,10 @@ void RingCall::Break(const Fault& fault) {
 }
 
 void RingCall::EndFor(const Fault& fault) {
-  if (!over_) end_ = ToGrpcStatus(fault, readiness_.instance_id);
+  if (!over_) {
+    CountError(fault, &metrics_);
+    end_ = ToGrpcStatus(fault, readiness_.instance_id);
+  }
   over_ = true;
 }
 
@@ -229,7 +238,12 @@ void RingCall::End() {
     std::swap(gone, place_);
   }
   gone = {};
-  Finish(end_);
+  FinishWith(end_);
+}
+
+void RingCall::FinishWith(const grpc::Status& status) {
+  metrics_.of(Method::kServeRing).ended[status.error_code()].Add();
+  Finish(status);
 }
 
 void RingCall::OnWriteDone(bool) {

@@ -58,12 +58,15 @@ class RingCall : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   uint32_t Wants();
   void Break(const Fault& fault);
   void End();
+  // Counts the end, and lets it be.
+  void FinishWith(const grpc::Status& status);
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
   void OnDone() override { delete this; }
 
   const Readiness& readiness_;
+  Metrics& metrics_;
   const absl::Time deadline_;
   const grpc::ByteBuffer first_;  // the answer that says that the ring is served
   Engine* engine_ = nullptr;

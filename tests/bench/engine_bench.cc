@@ -1,18 +1,24 @@
 // The engine's own time a decode step: everything from Submit to the answer but the backend.
 // 1,000 live sequences; rows by slot and epoch with positions and a step id, as an orchestrator
-// sends them. Then the same under overload, a batch at a time from a queue that stays full.
+// sends them, without the metrics and with all that the server counts of a call. Then the same
+// under overload, a batch at a time from a queue that stays full.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "server/call_meter.h"
 #include "server/engine.h"
+#include "server/engine_meter.h"
 #include "tests/bench/null_model.h"
+#include "tests/bench/random_layer.h"
 #include "tests/testing/null_backend.h"
 
 namespace gdn {
@@ -52,7 +58,12 @@ struct Sequences {
 
 class Bench {
  public:
-  Bench() : backend_(kShape), engine_(NullOptions(kShape), &backend_) {}
+  // With `counted` everything is counted there.
+  explicit Bench(const Readiness* counted)
+      : counted_(counted),
+        meter_(Observer(counted)),
+        backend_(kShape),
+        engine_(Options(), &backend_) {}
 
   void Begin() {
     for (int i = 0; i < kSequences; ++i) {
@@ -78,6 +89,7 @@ class Bench {
       std::shared_ptr<Step> step = Decode(rows, tensor);
       backend_.spent = {};
       const Clock::time_point begin = Clock::now();
+      if (counted_ != nullptr) call_.emplace(*counted_, Method::kDecode, no_bytes_);
       engine_.Submit(std::move(step), absl::Now());
       engine_.Step(absl::Now());
       times.push_back(Microseconds(Clock::now() - begin - backend_.spent));
@@ -136,12 +148,26 @@ class Bench {
       step->request.positions.push_back(all_.positions[i]++);
     }
     step->request.input = {tensor};
-    step->done = [](const Fault& fault, const StepAnswer&) {
+    step->done = [this](const Fault& fault, const StepAnswer&) {
       if (!fault.ok()) std::abort();
+      if (call_) call_->End(fault, no_bytes_);
     };
     return step;
   }
 
+  static std::unique_ptr<EngineMeter> Observer(const Readiness* counted) {
+    return counted == nullptr ? nullptr : std::make_unique<EngineMeter>(counted->metrics.get());
+  }
+  EngineOptions Options() {
+    EngineOptions options = NullOptions(kShape);
+    options.observer = meter_.get();
+    return options;
+  }
+
+  const Readiness* const counted_;
+  const std::unique_ptr<EngineMeter> meter_;
+  std::optional<CallMeter> call_;
+  grpc::ByteBuffer no_bytes_;
   TimedBackend backend_;
   Engine engine_;
   Sequences all_;
@@ -152,18 +178,54 @@ class Bench {
   int answered_ = 0;
 };
 
+// Median of a decode of one row on the CPU backend, the layer alone.
+double LayerTime() {
+  const BackendShape shape = NullShape(/*slots=*/1);
+  const std::unique_ptr<Backend> backend = MakeCpuBackend(shape, /*threads=*/0);
+  LoadRandomLayer(shape, *backend);
+  const std::string input(4096, '\0');
+  std::vector<std::byte> output(4096);
+  const std::string_view piece = input;
+  const BatchPart part = {.tokens = 1, .input = {&piece, 1}, .output = output.data()};
+  const int64_t offsets[] = {0, 1};
+  const int32_t slot = 0;
+  const uint8_t no = 0;
+  RowFault fault;
+  std::vector<double> times;
+  for (int i = 0; i < 200; ++i) {
+    const Clock::time_point begin = Clock::now();
+    Require(backend->Run({.offsets = offsets,
+                          .slots = {&slot, 1},
+                          .has_initial_state = {&no, 1},
+                          .keep_answer = {&no, 1},
+                          .parts = {&part, 1}},
+                         {&fault, 1}));
+    times.push_back(Microseconds(Clock::now() - begin));
+  }
+  std::nth_element(times.begin(), times.begin() + 100, times.end());
+  return times[100];
+}
+
 int Main() {
-  Bench bench;
+  const Readiness counted;
+  Bench bench(nullptr), counting(&counted);
   bench.Begin();
+  counting.Begin();
   std::printf("engine_bench: %d live sequences, median of %d steps, the backend's time taken out\n",
               kSequences, kSteps);
-  std::printf("%8s %12s %16s\n", "rows", "us a step", "us a row beyond 1");
-  double one = 0;
+  std::printf("%8s %12s %16s %14s\n", "rows", "us a step", "us a row beyond 1", "with metrics");
+  double one = 0, metrics = 0;
   for (const int rows : {1, 8, 32, 128, 256}) {
     const double time = bench.OwnTime(rows);
-    if (rows == 1) one = time;
-    std::printf("%8d %12.2f %16.3f\n", rows, time, rows == 1 ? 0.0 : (time - one) / (rows - 1));
+    const double with = counting.OwnTime(rows);
+    if (rows == 1) one = time, metrics = with - time;
+    std::printf("%8d %12.2f %16.3f %14.2f\n", rows, time,
+                rows == 1 ? 0.0 : (time - one) / (rows - 1), with);
   }
+  const double layer = LayerTime();
+  std::printf(
+      "metrics: %.2f us a step of 1 row, %.3f %% of %.0f us, a decode of it on the CPU backend\n",
+      metrics, 100 * metrics / (layer + one), layer + one);
   std::printf("\n%8s %8s %8s %12s\n", "waiting", "rows", "layers", "us a batch");
   for (const auto& [waiting, rows, layers] : {std::tuple(1000, 1, 1),
                                               {1000, 1, kLayers},

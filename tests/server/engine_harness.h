@@ -14,6 +14,22 @@
 
 namespace gdn::test {
 
+// What it is told, in words.
+struct ToldObserver final : EngineObserver {
+  void StepBegins(const Step&) override { told.emplace_back("step begins"); }
+  void StepEnds(const Step&, const StepAnswer& answer) override {
+    told.push_back("step ends, " + std::to_string(answer.replayed_rows) + " replayed");
+  }
+  void BatchBegins(StepKind kind, const Batch& batch) override {
+    told.push_back("batch of " + std::to_string(batch.rows()) +
+                   " rows begins: " + (kind == StepKind::kDecode ? "decode" : "prefill"));
+  }
+  void BatchEnded() override { told.emplace_back("batch ended"); }
+  void LeaseExpired() override { told.emplace_back("lease expired"); }
+
+  std::vector<std::string> told;
+};
+
 // Layers 3 and 7 of the model, with the limits of FakeShape().
 class EngineHarness : public ::testing::Test {
  protected:
@@ -33,6 +49,7 @@ class EngineHarness : public ::testing::Test {
     options.prefill_max_wait = absl::Seconds(1);
     options.first_epoch = kFirstEpoch;
     options.on_device_lost = [this] { ++devices_lost_; };
+    options.observer = &observer_;
     engine_ = std::make_unique<Engine>(std::move(options), &backend_);
   }
 
@@ -86,6 +103,7 @@ class EngineHarness : public ::testing::Test {
   bool Lives(const std::string& id) { return engine_->table().Find(id).has_value(); }
 
   FakeBackend backend_;
+  ToldObserver observer_;
   int devices_lost_ = 0;
   std::unique_ptr<Engine> engine_;
   std::shared_ptr<Step> last_step_;

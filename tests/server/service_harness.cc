@@ -46,6 +46,7 @@ void ServiceHarness::Host() {
   options.step_ttl = absl::Minutes(10);
   options.prefill_max_wait = absl::Minutes(1);
   options.on_device_lost = [this] { server_->SetServing(false); };
+  options.observer = &meter_;
   engine_ = std::make_unique<Engine>(std::move(options), &backend_);
   thread_ = std::make_unique<EngineThread>(engine_.get());
   hosted_.info.set_instance_id(readiness_.instance_id);

@@ -14,6 +14,7 @@
 #include "grpcpp/client_context.h"
 #include "grpcpp/support/channel_arguments.h"
 #include "gtest/gtest.h"
+#include "server/engine_meter.h"
 #include "server/engine_thread.h"
 #include "server/grpc_server.h"
 #include "tests/testing/fake_backend.h"
@@ -62,6 +63,7 @@ class ServiceHarness : public ::testing::Test {
   std::unique_ptr<EngineThread> thread_;
   Hosted hosted_;
   Readiness readiness_;
+  EngineMeter meter_{readiness_.metrics.get()};
   std::string folder_;
   std::unique_ptr<GrpcServer> server_;
   std::shared_ptr<grpc::Channel> channel_;

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
+#include <ctime>
 #include <memory>
 #include <string>
 #include <vector>
@@ -72,10 +74,13 @@ class FakeGdn final : public v1::GdnService::Service {
     return Step(*request, {request->input().rbegin(), request->input().rend()}, response);
   }
 
+  std::atomic<int> steps = 0;
+
  private:
   template <typename Request, typename Response>
   grpc::Status Step(const Request& request, const std::string& output, Response* response) {
     if (request.layer() == 99) return ToGrpc(NotFound());
+    ++steps;
     for (int row = 0; row < request.batch().request_ids_size(); ++row) {
       response->add_slots(row);
       response->add_epochs(1000 + row);
@@ -130,7 +135,10 @@ class FakeSequences final : public v1::SequenceService::Service {
     sequence.set_state(slot == 4 ? v1::SEQUENCE_STATE_POISONED : v1::SEQUENCE_STATE_LIVE);
     sequence.add_positions(7);
     sequence.add_positions(slot == 3 ? 8 : 7);
-    sequence.mutable_expire_time()->set_seconds(1'000'000'000);
+    // Slot 0 is the oldest and has the longest lease.
+    const std::time_t now = std::time(nullptr);
+    sequence.mutable_create_time()->set_seconds(now - 7200 + slot);
+    sequence.mutable_expire_time()->set_seconds(now + 130 - 10 * slot);
     return sequence;
   }
 };
@@ -151,6 +159,7 @@ class FakeServer {
   }
 
   const std::string& target() const { return target_; }
+  const FakeGdn& gdn() const { return gdn_; }
   const FakeSequences& sequences() const { return sequences_; }
   void SetServing(bool serving) { server_->GetHealthCheckService()->SetServingStatus(serving); }
 
