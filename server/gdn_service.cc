@@ -1,5 +1,6 @@
 #include "server/gdn_service.h"
 
+#include "server/authorize.h"
 #include "server/message.h"
 #include "server/status.h"
 #include "server/step_call.h"
@@ -13,8 +14,11 @@ grpc::ServerUnaryReactor* GdnService::GetServerInfo(grpc::CallbackServerContext*
                                                     grpc::ByteBuffer* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const Hosted* hosted = readiness_.hosted;
+  const Fault denied = Authorize(readiness_, *context, "GetServerInfo");
   v1::GetServerInfoRequest parsed;
-  if (!Parse(*request, &parsed)) {
+  if (!denied.ok()) {
+    reactor->Finish(ToGrpcStatus(denied, readiness_.instance_id));
+  } else if (!Parse(*request, &parsed)) {
     reactor->Finish(ToGrpcStatus(MalformedMessage(), readiness_.instance_id));
   } else if (hosted == nullptr) {
     reactor->Finish(ToGrpcStatus(NotReady(), readiness_.instance_id));

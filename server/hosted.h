@@ -11,6 +11,7 @@
 #include "server/engine.h"
 #include "server/sequences.h"
 #include "server/shared_memory/regions.h"
+#include "server/token_file.h"
 #include "server/validate_step.h"
 
 namespace gdn {
@@ -30,6 +31,7 @@ struct Hosted {
 // Where services look for it: null until everything is loaded (NOT_READY).
 struct Readiness {
   std::string instance_id;
+  const TokenFile* tokens = nullptr;  // null: every call is allowed
   std::atomic<const Hosted*> hosted = nullptr;
 };
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "server/authorize.h"
 #include "server/message.h"
 #include "server/sequences.h"
 #include "server/status.h"
@@ -12,15 +13,19 @@
 namespace gdn {
 namespace {
 
-// Parses and checks the request, lets it wait in the engine's queue, runs it there and answers.
+// Lets in who may call `method`, parses and checks the request, lets it wait in the engine's queue,
+// runs it there and answers.
 template <typename Request, typename Response>
-grpc::ServerUnaryReactor* Answer(const Readiness& readiness, grpc::CallbackServerContext* context,
+grpc::ServerUnaryReactor* Answer(const Readiness& readiness, const char* method,
+                                 grpc::CallbackServerContext* context,
                                  const grpc::ByteBuffer& bytes, grpc::ByteBuffer* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const auto finish = [reactor, &readiness](const Fault& fault) {
     reactor->Finish(ToGrpcStatus(fault, readiness.instance_id));
     return reactor;
   };
+  const Fault denied = Authorize(readiness, *context, method);
+  if (!denied.ok()) return finish(denied);
   const Hosted* hosted = readiness.hosted;
   auto request = std::make_shared<Request>();
   if (!Parse(bytes, request.get())) return finish(MalformedMessage());
@@ -43,29 +48,29 @@ grpc::ServerUnaryReactor* Answer(const Readiness& readiness, grpc::CallbackServe
 grpc::ServerUnaryReactor* SequenceService::GetSequence(grpc::CallbackServerContext* context,
                                                        const grpc::ByteBuffer* request,
                                                        grpc::ByteBuffer* response) {
-  return Answer<v1::GetSequenceRequest, v1::GetSequenceResponse>(readiness_, context, *request,
-                                                                 response);
+  return Answer<v1::GetSequenceRequest, v1::GetSequenceResponse>(readiness_, "GetSequence", context,
+                                                                 *request, response);
 }
 
 grpc::ServerUnaryReactor* SequenceService::ListSequences(grpc::CallbackServerContext* context,
                                                          const grpc::ByteBuffer* request,
                                                          grpc::ByteBuffer* response) {
-  return Answer<v1::ListSequencesRequest, v1::ListSequencesResponse>(readiness_, context, *request,
-                                                                     response);
+  return Answer<v1::ListSequencesRequest, v1::ListSequencesResponse>(readiness_, "ListSequences",
+                                                                     context, *request, response);
 }
 
 grpc::ServerUnaryReactor* SequenceService::ReleaseSequences(grpc::CallbackServerContext* context,
                                                             const grpc::ByteBuffer* request,
                                                             grpc::ByteBuffer* response) {
-  return Answer<v1::ReleaseSequencesRequest, v1::ReleaseSequencesResponse>(readiness_, context,
-                                                                           *request, response);
+  return Answer<v1::ReleaseSequencesRequest, v1::ReleaseSequencesResponse>(
+      readiness_, "ReleaseSequences", context, *request, response);
 }
 
 grpc::ServerUnaryReactor* SequenceService::RenewSequences(grpc::CallbackServerContext* context,
                                                           const grpc::ByteBuffer* request,
                                                           grpc::ByteBuffer* response) {
-  return Answer<v1::RenewSequencesRequest, v1::RenewSequencesResponse>(readiness_, context,
-                                                                       *request, response);
+  return Answer<v1::RenewSequencesRequest, v1::RenewSequencesResponse>(readiness_, "RenewSequences",
+                                                                       context, *request, response);
 }
 
 }  // namespace gdn

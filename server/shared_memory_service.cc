@@ -1,5 +1,6 @@
 #include "server/shared_memory_service.h"
 
+#include "server/authorize.h"
 #include "server/message.h"
 #include "server/shared_memory/ring_call.h"
 #include "server/status.h"
@@ -8,9 +9,13 @@
 namespace gdn {
 namespace {
 
-// Parses the request, where the server is ready for it.
+// Lets in who may call `method` and parses the request, where the server is ready for it.
 template <typename Request>
-Fault Begin(const Readiness& readiness, const grpc::ByteBuffer& bytes, Request* request) {
+Fault Begin(const Readiness& readiness, const char* method,
+            const grpc::CallbackServerContext& context, const grpc::ByteBuffer& bytes,
+            Request* request) {
+  Fault denied = Authorize(readiness, context, method);
+  if (!denied.ok()) return denied;
   if (!Parse(bytes, request)) return MalformedMessage();
   return readiness.hosted == nullptr ? NotReady() : Fault();
 }
@@ -22,7 +27,7 @@ grpc::ServerUnaryReactor* SharedMemoryService::RegisterSharedMemory(
     grpc::ByteBuffer* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   v1::RegisterSharedMemoryRequest parsed;
-  Fault fault = Begin(readiness_, *request, &parsed);
+  Fault fault = Begin(readiness_, "RegisterSharedMemory", *context, *request, &parsed);
   if (fault.ok()) fault = readiness_.hosted.load()->regions->Register(parsed);
   *response = Serialize(v1::RegisterSharedMemoryResponse());
   reactor->Finish(ToGrpcStatus(fault, readiness_.instance_id));
@@ -35,7 +40,7 @@ grpc::ServerUnaryReactor* SharedMemoryService::UnregisterSharedMemory(
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   v1::UnregisterSharedMemoryRequest parsed;
   *response = Serialize(v1::UnregisterSharedMemoryResponse());
-  Fault fault = Begin(readiness_, *request, &parsed);
+  Fault fault = Begin(readiness_, "UnregisterSharedMemory", *context, *request, &parsed);
   if (fault.ok()) {
     fault = readiness_.hosted.load()->regions->Unregister(
         parsed.region(), [reactor] { reactor->Finish(grpc::Status::OK); });
@@ -47,7 +52,7 @@ grpc::ServerUnaryReactor* SharedMemoryService::UnregisterSharedMemory(
 grpc::ServerWriteReactor<grpc::ByteBuffer>* SharedMemoryService::ServeRing(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
   v1::ServeRingRequest parsed;
-  const Fault fault = Begin(readiness_, *request, &parsed);
+  const Fault fault = Begin(readiness_, "ServeRing", *context, *request, &parsed);
   return new RingCall(readiness_, fault, parsed.ring(), *context);
 }
 

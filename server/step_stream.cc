@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "server/authorize.h"
 #include "server/message.h"
 #include "server/status.h"
 #include "server/step_call.h"
@@ -28,6 +29,8 @@ void StepStream::GoOn(const Change& change) {
 
 StepStream::StepStream(const Readiness& readiness, const grpc::CallbackServerContext& context)
     : readiness_(readiness), deadline_(DeadlineOf(context)) {
+  const Fault denied = Authorize(readiness, context, "Stream");
+  if (!denied.ok()) End(denied);
   GoOn([] {});
 }
 

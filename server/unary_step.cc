@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/authorize.h"
 #include "server/codec.h"
 #include "server/message.h"
 #include "server/status.h"
@@ -26,6 +27,9 @@ UnaryStep::UnaryStep(const Readiness& readiness, StepKind kind,
 }
 
 Fault UnaryStep::Begin(const Hosted* hosted, StepKind kind, const grpc::ByteBuffer& request) {
+  Fault denied =
+      Authorize(readiness_, *context_, kind == StepKind::kPrefill ? "Prefill" : "Decode");
+  if (!denied.ok()) return denied;
   if (hosted == nullptr) return NotReady();
   std::shared_ptr<ReceivedMessage> message = Receive(request);
   StepRequest parsed;
