@@ -2,6 +2,8 @@
 
 #include <google/protobuf/wrappers.pb.h>
 
+#include <fstream>
+#include <iterator>
 #include <utility>
 
 #include "grpcpp/completion_queue.h"
@@ -9,7 +11,24 @@
 
 namespace gdn::client {
 
-std::shared_ptr<grpc::Channel> Connect(const std::string& target) {
+namespace {
+
+std::string ReadFile(const std::string& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+std::shared_ptr<grpc::ChannelCredentials> CredentialsOf(const Tls& tls) {
+  grpc::SslCredentialsOptions options;
+  options.pem_root_certs = ReadFile(tls.ca);
+  options.pem_cert_chain = ReadFile(tls.cert);
+  options.pem_private_key = ReadFile(tls.key);
+  return grpc::SslCredentials(options);
+}
+
+}  // namespace
+
+std::shared_ptr<grpc::Channel> Connect(const std::string& target, const std::optional<Tls>& tls) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
   arguments.SetMaxSendMessageSize(-1);
@@ -18,28 +37,35 @@ std::shared_ptr<grpc::Channel> Connect(const std::string& target) {
   arguments.SetInt(GRPC_ARG_TCP_READ_CHUNK_SIZE, 64 << 10);
   arguments.SetInt(GRPC_ARG_TCP_MIN_READ_CHUNK_SIZE, 64 << 10);
   arguments.SetInt(GRPC_ARG_TCP_MAX_READ_CHUNK_SIZE, 4 << 20);
-  return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
+  if (!tls) {
+    return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
+  }
+  if (!tls->server_name.empty()) arguments.SetSslTargetNameOverride(tls->server_name);
+  return grpc::CreateCustomChannel(target, CredentialsOf(*tls), arguments);
 }
 
-Client::Client(std::shared_ptr<grpc::Channel> channel, std::chrono::milliseconds timeout)
+Client::Client(std::shared_ptr<grpc::Channel> channel, std::chrono::milliseconds timeout,
+               std::string token)
     : channel_(std::move(channel)),
       timeout_(timeout),
+      token_(std::move(token)),
       gdn_(v1::GdnService::NewStub(channel_)),
       sequences_(v1::SequenceService::NewStub(channel_)) {}
 
-void Client::SetDeadline(grpc::ClientContext* context) const {
+void Client::Prepare(grpc::ClientContext* context) const {
   context->set_deadline(std::chrono::system_clock::now() + timeout_);
+  if (!token_.empty()) context->AddMetadata("authorization", "Bearer " + token_);
 }
 
 Error Client::Info(v1::GetServerInfoResponse* info) {
   grpc::ClientContext context;
-  SetDeadline(&context);
+  Prepare(&context);
   return DecodeError(gdn_->GetServerInfo(&context, {}, info));
 }
 
 Error Client::Get(const std::string& request_id, v1::Sequence* sequence) {
   grpc::ClientContext context;
-  SetDeadline(&context);
+  Prepare(&context);
   v1::GetSequenceRequest request;
   request.set_request_id(request_id);
   v1::GetSequenceResponse response;
@@ -53,7 +79,7 @@ Error Client::List(std::vector<v1::Sequence>* sequences) {
   v1::ListSequencesRequest request;
   do {
     grpc::ClientContext context;
-    SetDeadline(&context);
+    Prepare(&context);
     v1::ListSequencesResponse page;
     Error error = DecodeError(sequences_->ListSequences(&context, request, &page));
     if (!error.ok()) return error;
@@ -66,7 +92,7 @@ Error Client::List(std::vector<v1::Sequence>* sequences) {
 
 Error Client::Release(const v1::ReleaseSequencesRequest& request) {
   grpc::ClientContext context;
-  SetDeadline(&context);
+  Prepare(&context);
   v1::ReleaseSequencesResponse response;
   return DecodeError(sequences_->ReleaseSequences(&context, request, &response));
 }
@@ -74,7 +100,7 @@ Error Client::Release(const v1::ReleaseSequencesRequest& request) {
 Error Client::Renew(const v1::RenewSequencesRequest& request,
                     v1::RenewSequencesResponse* response) {
   grpc::ClientContext context;
-  SetDeadline(&context);
+  Prepare(&context);
   return DecodeError(sequences_->RenewSequences(&context, request, response));
 }
 
@@ -93,7 +119,7 @@ template <typename Request, typename Response>
 grpc::Status Client::Call(const std::string& method, const Request& request,
                           Response* response) const {
   grpc::ClientContext context;
-  SetDeadline(&context);
+  Prepare(&context);
   grpc::CompletionQueue queue;
   grpc::TemplatedGenericStub<Request, Response> stub(channel_);
   const auto call = stub.PrepareUnaryCall(&context, method, request, &queue);

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,18 +16,28 @@
 
 namespace gdn::client {
 
-// A channel to "host:port" or "unix:PATH" with the arguments that large tensors want: frames of
-// 1 MiB, wide windows, large reads, no limit on what is received. Prefills and decodes are better
-// on channels of their own: a large message holds up what follows it.
-std::shared_ptr<grpc::Channel> Connect(const std::string& target);
+// Paths of PEM files; a file that cannot be read counts as empty, and the calls then fail.
+struct Tls {
+  std::string ca;           // authorities of the server's certificate; empty: those of the system
+  std::string cert, key;    // of this client, for a server that asks for one
+  std::string server_name;  // in the server's certificate, where the target is not it
+};
+
+// A channel to "host:port" or "unix:PATH", in plain text unless `tls` is given, with the arguments
+// that large tensors want: frames of 1 MiB, wide windows, large reads, no limit on what is
+// received. Prefills and decodes are better on channels of their own: a large message holds up what
+// follows it.
+std::shared_ptr<grpc::Channel> Connect(const std::string& target,
+                                       const std::optional<Tls>& tls = std::nullopt);
 
 enum class Health { kUnknown = 0, kServing = 1, kNotServing = 2, kServiceUnknown = 3 };
 
 class Client {
  public:
-  // Calls take at most `timeout` each.
+  // Calls take at most `timeout` each, and carry the bearer token where it is not empty.
   explicit Client(std::shared_ptr<grpc::Channel> channel,
-                  std::chrono::milliseconds timeout = std::chrono::seconds(30));
+                  std::chrono::milliseconds timeout = std::chrono::seconds(30),
+                  std::string token = "");
 
   Error Info(v1::GetServerInfoResponse* info);
   Error Get(const std::string& request_id, v1::Sequence* sequence);
@@ -46,7 +57,7 @@ class Client {
   Error DecodeSerialized(const std::string& request, const grpc::Slice& input, StepAnswer* answer);
 
  private:
-  void SetDeadline(grpc::ClientContext* context) const;
+  void Prepare(grpc::ClientContext* context) const;
   // Sends `request` to `method` and waits.
   template <typename Request, typename Response>
   grpc::Status Call(const std::string& method, const Request& request, Response* response) const;
@@ -55,6 +66,7 @@ class Client {
 
   std::shared_ptr<grpc::Channel> channel_;
   std::chrono::milliseconds timeout_;
+  std::string token_;
   std::unique_ptr<v1::GdnService::Stub> gdn_;
   std::unique_ptr<v1::SequenceService::Stub> sequences_;
 };

@@ -3,7 +3,9 @@
 #include <google/protobuf/util/time_util.h>
 
 #include <algorithm>
+#include <fstream>
 #include <iomanip>
+#include <optional>
 #include <string_view>
 
 #include "client/cpp/client.h"
@@ -14,14 +16,20 @@ namespace {
 using google::protobuf::util::TimeUtil;
 
 constexpr std::string_view kUsage =
-    R"(usage: gdn-ctl [--target=ADDR] COMMAND
+    R"(usage: gdn-ctl [FLAG...] COMMAND
 
   info           what the server hosts and allows
   ls             its sequences
   health         SERVING or not
   release ID...  ends sequences
 
-ADDR is host:port or unix:PATH (127.0.0.1:50051).
+  --target=ADDR           host:port or unix:PATH (127.0.0.1:50051)
+  --token_file=FILE       file of the bearer token for a server that asks for one
+  --tls                   speak TLS; so does every flag below
+  --tls_ca=FILE           PEM: authorities of the server's certificate (the system's)
+  --tls_cert=FILE         PEM: the certificate to show to the server
+  --tls_key=FILE          PEM: its key
+  --tls_server_name=NAME  the name in the server's certificate (that of ADDR)
 )";
 
 using Table = std::vector<std::vector<std::string>>;
@@ -129,16 +137,48 @@ Error RunRelease(Client& client, const std::vector<std::string>& ids) {
   return client.Release(request);
 }
 
-// Takes --target from the arguments; false where another flag stands among them.
-bool TakeFlags(std::vector<std::string>* arguments, std::string* target) {
-  constexpr std::string_view kTarget = "--target=";
-  const auto is_flag = [](const std::string& a) { return a.starts_with("-"); };
-  while (!arguments->empty() && is_flag(arguments->front())) {
-    if (!arguments->front().starts_with(kTarget)) return false;
-    *target = arguments->front().substr(kTarget.size());
+// How to reach the server.
+struct Reach {
+  std::string target = "127.0.0.1:50051";
+  std::string token_file;
+  std::optional<Tls> tls;
+};
+
+// Where the value of a flag goes; null where there is no such flag.
+std::string* FieldOf(std::string_view flag, Reach* reach) {
+  if (flag == "--target") return &reach->target;
+  if (flag == "--token_file") return &reach->token_file;
+  if (!flag.starts_with("--tls")) return nullptr;
+  if (!reach->tls) reach->tls.emplace();
+  if (flag == "--tls_ca") return &reach->tls->ca;
+  if (flag == "--tls_cert") return &reach->tls->cert;
+  if (flag == "--tls_key") return &reach->tls->key;
+  return flag == "--tls_server_name" ? &reach->tls->server_name : nullptr;
+}
+
+// Takes the flags from the arguments; false where one is unknown or has no value.
+bool TakeFlags(std::vector<std::string>* arguments, Reach* reach) {
+  while (!arguments->empty() && arguments->front().starts_with("-")) {
+    const std::string argument = arguments->front();
     arguments->erase(arguments->begin());
+    if (argument == "--tls") {
+      if (!reach->tls) reach->tls.emplace();
+      continue;
+    }
+    const size_t equals = argument.find('=');
+    std::string* field = FieldOf(argument.substr(0, equals), reach);
+    if (field == nullptr || equals == std::string::npos) return false;
+    *field = argument.substr(equals + 1);
+    if (field->empty()) return false;
   }
-  return !arguments->empty() && !target->empty();
+  return !arguments->empty();
+}
+
+// The first word of the file; empty where it cannot be read.
+std::string ReadToken(const std::string& path) {
+  std::string token;
+  std::ifstream(path) >> token;
+  return token;
 }
 
 }  // namespace
@@ -146,13 +186,17 @@ bool TakeFlags(std::vector<std::string>* arguments, std::string* target) {
 int RunCtl(const std::vector<std::string>& arguments, std::ostream& out, std::ostream& err) {
   if (arguments == std::vector<std::string>{"--help"}) return out << kUsage, 0;
   std::vector<std::string> words = arguments;
-  std::string target = "127.0.0.1:50051";
-  if (!TakeFlags(&words, &target)) return err << kUsage, 2;
+  Reach reach;
+  if (!TakeFlags(&words, &reach)) return err << kUsage, 2;
   const std::string command = words.front();
   words.erase(words.begin());
   if ((command == "release") == words.empty()) return err << kUsage, 2;
 
-  Client client(Connect(target));
+  const std::string token = ReadToken(reach.token_file);
+  if (token.empty() && !reach.token_file.empty()) {
+    return err << "gdn-ctl: no token in " << reach.token_file << '\n', 2;
+  }
+  Client client(Connect(reach.target, reach.tls), std::chrono::seconds(30), token);
   Error error;
   if (command == "info") {
     error = RunInfo(client, out);
