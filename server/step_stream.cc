@@ -35,13 +35,15 @@ StepStream::StepStream(const Readiness& readiness, const grpc::CallbackServerCon
 }
 
 void StepStream::OnReadDone(bool ok) {
+  bool handle;
   {
     const std::lock_guard lock(mutex_);
     reading_ = false;
-    handling_ = ok;
+    // A message may still arrive once a cancelled stream was finished. Its step would outlive us.
+    handle = handling_ = ok && !finished_;
     no_more_reads_ = no_more_reads_ || !ok;
   }
-  if (ok) Handle();
+  if (handle) Handle();
   GoOn([this] { handling_ = false; });
 }
 

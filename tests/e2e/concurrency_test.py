@@ -148,3 +148,23 @@ def test_a_race_for_the_last_slots(served):
         left = list(client.list_sequences())
         assert len(left) == FLAGS["slots"] // 4 * 4
         client.release([s.request_id for s in left])
+
+
+def test_streams_cancelled_at_any_moment(served):
+    """Before, while and after their message arrives; the server goes on answering."""
+    server = served("small", **FLAGS)
+
+    def work(i):
+        rng = np.random.default_rng(i)
+        with Client(server.target, retry=NO_RETRY, timeout=60) as client:
+            x = hidden(client, 20)
+            for _ in range(500):
+                rows = client.rows(request_ids=[f"cancelled-{i}"], token_counts=[20], create=True)
+                stream = client.stream()
+                stream.prefill(0, rows, x)
+                for _ in range(rng.integers(2000)):
+                    pass
+                stream.cancel()
+            client.release([f"cancelled-{i}"])
+
+    together(work)
