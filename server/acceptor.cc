@@ -72,6 +72,8 @@ void Acceptor::Run() {
       if (const auto ended = connections_.find(fd); ended != connections_.end()) {
         --ended->second->connections;
         connections_.erase(ended);
+        // gRPC may still hold the connection, and it would be reported until that lets go.
+        epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
         close(fd);
         continue;
       }
