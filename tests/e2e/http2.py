@@ -67,11 +67,37 @@ def block(headers: list[tuple[bytes, bytes]]) -> bytes:
     return b"".join(literal(*header) for header in headers)
 
 
+def opened(stream: int, headers=None, flags: int = END_HEADERS | END_STREAM) -> bytes:
+    return frame(HEADERS, flags, stream, block(headers or call()))
+
+
+def rapid_reset(calls: int):
+    """Calls that are begun and cancelled at once."""
+    for stream in range(1, 2 * calls, 2):
+        yield opened(stream) + frame(RST_STREAM, 0, stream, (8).to_bytes(4, "big"))
+
+
+def endless_continuation(frames: int):
+    """More and more headers of a call."""
+    yield frame(HEADERS, 0, 1, block(call()))
+    for _ in range(frames):
+        yield frame(CONTINUATION, 0, 1, literal(b"x-more", b"y" * 1000) * 15)
+
+
+def endless_header(frames: int):
+    """One that says of itself that it has 256 MiB, in pieces."""
+    begun = b"\x00" + text(b"x-long") + number(1 << 28, 7)
+    yield frame(HEADERS, 0, 1, block(call()) + begun)
+    for _ in range(frames):
+        yield frame(CONTINUATION, 0, 1, b"y" * 16000)
+
+
 class Peer:
     """A connection that said its preface and settings. Sends raise ConnectionError once the server
     has ended it."""
 
-    def __init__(self, target: str, hello: bytes = PREFACE + frame(SETTINGS)):
+    def __init__(self, target: str, hello: bytes = PREFACE + frame(SETTINGS), tls=None):
+        """tls: an ssl.SSLContext, for a server called localhost."""
         if target.startswith("unix:"):
             self.socket = socket.socket(socket.AF_UNIX)
             self.socket.connect(target[5:])
@@ -79,6 +105,8 @@ class Peer:
             host, port = target.rsplit(":", 1)
             self.socket = socket.create_connection((host, int(port)))
         self.socket.settimeout(60)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
         self.socket.sendall(hello)
 
     def __enter__(self) -> Peer:

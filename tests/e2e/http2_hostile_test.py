@@ -9,13 +9,23 @@ import re
 import socket
 import ssl
 from contextlib import suppress
-from pathlib import Path
 
 import certificates
 import http2
 import pytest
 from gdn_client import Client
-from http2 import CONTINUATION, END_HEADERS, END_STREAM, HEADERS, Peer, block, call, frame, literal
+from http2 import (
+    CONTINUATION,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    Peer,
+    block,
+    call,
+    frame,
+    literal,
+    opened,
+)
 from steps import begin, hidden
 
 MIB = 1 << 20
@@ -47,27 +57,18 @@ def fixed(server) -> bool:
     return (int(version[1]), int(version[2])) >= FIXED
 
 
-def resident(server) -> int:
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) * 1024
-
-
 def attack(server, frames, bounded: bool = True) -> None:
     """Sends all frames, or as many as the server takes, and looks at its memory."""
-    before = most = resident(server)
+    before = most = server.resident()
     with Peer(server.target) as peer:
         with suppress(ConnectionError):
             for i, data in enumerate(frames):
                 peer.send(data)
                 if i % 64 == 0:
-                    most = max(most, resident(server))
+                    most = max(most, server.resident())
         peer.await_pong()
-        most = max(most, resident(server))
+        most = max(most, server.resident())
     assert not bounded or most - before < BOUND, f"{(most - before) / MIB:.0f} MiB"
-
-
-def opened(stream: int, headers=None, flags: int = END_HEADERS | END_STREAM) -> bytes:
-    return frame(HEADERS, flags, stream, block(headers or call()))
 
 
 def test_a_bomb_of_references(server):
@@ -92,11 +93,7 @@ def test_a_table_that_is_to_grow(server):
 
 
 def test_rapid_reset(server, fixed):
-    def frames():
-        for stream in range(1, 40_001 if fixed else 4001, 2):
-            yield opened(stream) + frame(http2.RST_STREAM, 0, stream, (8).to_bytes(4, "big"))
-
-    attack(server, frames(), fixed)
+    attack(server, http2.rapid_reset(20_000 if fixed else 2000), fixed)
 
 
 def test_calls_that_are_begun_and_left(server):
@@ -108,14 +105,7 @@ def test_calls_that_are_begun_and_left(server):
 
 
 def test_endless_continuation(server, fixed):
-    more = frame(CONTINUATION, 0, 1, literal(b"x-more", b"y" * 1000) * 15)
-
-    def frames():
-        yield frame(HEADERS, 0, 1, block(call()))
-        for _ in range(10_000 if fixed else 500):
-            yield more
-
-    attack(server, frames(), fixed)
+    attack(server, http2.endless_continuation(10_000 if fixed else 500), fixed)
 
 
 def test_empty_continuations(server):
@@ -128,15 +118,7 @@ def test_empty_continuations(server):
 
 
 def test_a_header_that_does_not_end(server, fixed):
-    """Its length says 256 MiB, and it comes in pieces."""
-    begun = b"\x00" + http2.text(b"x-long") + http2.number(256 * MIB, 7)
-
-    def frames():
-        yield frame(HEADERS, 0, 1, block(call()) + begun)
-        for _ in range(4096 if fixed else 256):
-            yield frame(CONTINUATION, 0, 1, b"y" * 16000)
-
-    attack(server, frames(), fixed)
+    attack(server, http2.endless_header(4096 if fixed else 256), fixed)
 
 
 @pytest.mark.parametrize("kind", ["PING", "SETTINGS", "PRIORITY", "WINDOW_UPDATE"])
@@ -232,11 +214,11 @@ def test_frames_that_are_wrong(server, name):
 
 def test_more_connections_than_are_taken(server):
     """They say nothing. Who is connected stays so; who comes later gets in once they are gone."""
-    before, peers = resident(server), []
+    before, peers = server.resident(), []
     for _ in range(600):
         with suppress(ConnectionError):
             peers.append(Peer(server.target, hello=b""))
-    assert resident(server) - before < BOUND
+    assert server.resident() - before < BOUND
     for peer in peers:
         peer.socket.close()
     with Client(server.target, connect_timeout=60):
@@ -277,7 +259,7 @@ def test_mutual_tls_keeps_strangers_from_http2(start, tmp_path):
     guarded = start("small", slots=4, max_rows=4, max_tokens=64, listen="127.0.0.1:0", **tls)
     context = ssl.create_default_context(cafile=ca.cert)
     context.set_alpn_protocols(["h2"])
-    before = resident(guarded)
+    before = guarded.resident()
     for _ in range(20):
         with suppress(ConnectionError), Peer(guarded.target) as peer:  # in plain text
             peer.send(*(opened(stream) for stream in range(1, 2001, 2)))
@@ -287,4 +269,4 @@ def test_mutual_tls_keeps_strangers_from_http2(start, tmp_path):
             with context.wrap_socket(raw, server_hostname="localhost") as stranger:
                 stranger.sendall(http2.PREFACE + frame(http2.SETTINGS))
                 assert stranger.recv(1) == b""
-    assert resident(guarded) - before < BOUND and guarded.alive
+    assert guarded.resident() - before < BOUND and guarded.alive

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -80,11 +79,6 @@ class Fleet:
 
     def complaints(self) -> str:
         return "".join(path.read_text()[-2000:] for path in self.folder.glob("worker-*.log"))
-
-    def resident(self) -> int:
-        """Bytes of the server."""
-        status = Path(f"/proc/{self.server.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) * 1024
 
     def close(self) -> None:
         for worker in self.workers:

@@ -32,7 +32,7 @@ def run(fleet: Fleet, seconds: float, seed: int = 1) -> list[tuple[float, int]]:
         fleet.start_worker()
     next_kill = begin + min(KILL_EVERY, seconds / 2)
     while (now := time.monotonic()) < begin + seconds:
-        samples.append((now - begin, fleet.resident()))
+        samples.append((now - begin, fleet.server.resident()))
         if now >= next_kill:
             fleet.kill_worker(rng.randrange(WORKERS))
             fleet.start_worker()

@@ -44,8 +44,9 @@ def open_channel(grpc_module, target: str, tls: Tls | None, options: list[tuple[
     return grpc_module.secure_channel(target, tls.credentials(), options=[*options, *tls.options()])
 
 
-def metadata(token: Token | None) -> Metadata:
+def metadata(token: Token | None, affinity: str | None) -> Metadata:
     """What a call carries. A function is asked anew for each call, so that a token may change."""
-    if token is None:
-        return None
-    return (("authorization", f"Bearer {token() if callable(token) else token}"),)
+    entries = () if affinity is None else (("x-gdn-orchestrator", affinity),)
+    if token is not None:
+        entries += (("authorization", f"Bearer {token() if callable(token) else token}"),)
+    return entries or None

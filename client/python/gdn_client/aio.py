@@ -43,10 +43,11 @@ class AsyncClient:
         retry: RetryPolicy = RetryPolicy(),
         tls: Tls | None = None,
         token: Token | None = None,
+        affinity: str | None = None,
         options: Seq[tuple[str, object]] = (),
     ):
         self._target, self._options = target, [*calls.CHANNEL_OPTIONS, *options]
-        self._tls, self._token = tls, token
+        self._tls, self._token, self._affinity = tls, token, affinity
         self._timeout, self._connect_timeout, self._retry = timeout, connect_timeout, retry
         self._stubs: dict[str, grpc.aio.UnaryUnaryMultiCallable] = {}
 
@@ -87,7 +88,7 @@ class AsyncClient:
         answer = await stub(
             call.request,
             timeout=timeout,
-            metadata=metadata(self._token),
+            metadata=metadata(self._token, self._affinity),
             wait_for_ready=wait_for_ready,
         )
         return call.parse(answer)
@@ -122,7 +123,9 @@ class AsyncClient:
     def stream(self) -> AsyncStream:
         """See Client.stream."""
         method = self._channel.stream_stream(calls.STREAM_PATH)
-        return AsyncStream(partial(method, metadata=metadata(self._token)), self._calls)
+        return AsyncStream(
+            partial(method, metadata=metadata(self._token, self._affinity)), self._calls
+        )
 
     async def get_sequence(self, request_id: str) -> Sequence:
         """See Client.get_sequence."""

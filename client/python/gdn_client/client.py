@@ -49,6 +49,7 @@ class Client:
         retry: RetryPolicy = RetryPolicy(),
         tls: Tls | None = None,
         token: Token | None = None,
+        affinity: str | None = None,
         options: Seq[tuple[str, object]] = (),
     ):
         """Connects and asks for the server's facts (`info`).
@@ -58,9 +59,11 @@ class Client:
         connect_timeout  seconds to wait for a server that is starting
         tls              how to speak TLS; None: plain text
         token            bearer token for a server that asks for one, or a function that returns it
+        affinity         behind a proxy: clients with the same one reach the same server
         options          further gRPC channel arguments
         """
-        self._timeout, self._retry, self._token = timeout, retry, token
+        self._timeout, self._retry = timeout, retry
+        self._token, self._affinity = token, affinity
         self._channel = open_channel(grpc, target, tls, [*calls.CHANNEL_OPTIONS, *options])
         self._stubs: dict[str, grpc.UnaryUnaryMultiCallable] = {}
         self.info: ServerInfo = self._connect(connect_timeout)
@@ -97,7 +100,7 @@ class Client:
         answer = stub(
             call.request,
             timeout=timeout,
-            metadata=metadata(self._token),
+            metadata=metadata(self._token, self._affinity),
             wait_for_ready=wait_for_ready,
         )
         return call.parse(answer)
@@ -178,7 +181,7 @@ class Client:
     def stream(self) -> Stream:
         """Opens a pipelined stream of steps. Use one for prefills and another for decodes."""
         method = self._channel.stream_stream(calls.STREAM_PATH)
-        return Stream(partial(method, metadata=metadata(self._token)), self._calls)
+        return Stream(partial(method, metadata=metadata(self._token, self._affinity)), self._calls)
 
     def region(self, size: int, *, prefix: str = "gdn", mode: int = 0o600) -> Region:
         """Memory of `size` bytes that is shared with the server, which must be on this machine, see
