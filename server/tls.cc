@@ -12,11 +12,29 @@
 namespace gdn {
 namespace {
 
+using grpc::experimental::FileWatcherCertificateProvider;
+using grpc::experimental::TlsServerCredentialsOptions;
+
 absl::Status Wrong(const std::string& flag, const std::string& path) {
   const char* reason = ERR_reason_error_string(ERR_peek_last_error());
   ERR_clear_error();
   return absl::InvalidArgumentError(
       absl::StrCat("--", flag, ": ", path, ": ", reason == nullptr ? "cannot be read" : reason));
+}
+
+// What gRPC of before says in another way than gRPC of today.
+template <typename Options, typename Provider>
+Options OptionsOf(const std::shared_ptr<Provider>& provider, bool mutual) {
+  if constexpr (requires { Options::Create(provider); }) {
+    Options options = *Options::Create(provider);
+    if (mutual) options.set_root_certificate_provider(provider);
+    return options;
+  } else {
+    Options options(provider);
+    options.watch_identity_key_cert_pairs();
+    if (mutual) options.watch_root_certs();
+    return options;
+  }
 }
 
 }  // namespace
@@ -40,12 +58,11 @@ absl::Status CheckTls(const TlsFiles& files) {
 std::shared_ptr<grpc::ServerCredentials> TlsCredentials(const TlsFiles& files,
                                                         absl::Duration interval) {
   const auto seconds = static_cast<unsigned>(std::max<int64_t>(absl::ToInt64Seconds(interval), 1));
-  const auto provider = std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
+  const auto provider = std::make_shared<FileWatcherCertificateProvider>(
       files.key, files.certificate, files.client_ca, seconds);
-  grpc::experimental::TlsServerCredentialsOptions options(provider);
-  options.watch_identity_key_cert_pairs();
-  if (!files.client_ca.empty()) {
-    options.watch_root_certs();
+  const bool mutual = !files.client_ca.empty();
+  auto options = OptionsOf<TlsServerCredentialsOptions>(provider, mutual);
+  if (mutual) {
     options.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
   }
   return grpc::experimental::TlsServerCredentials(options);
