@@ -96,6 +96,17 @@ class Envoy:
     def connect(self, name: str, retry: RetryPolicy = PATIENT, **more) -> Client:
         return Client(self.target, tls=self.tls, affinity=name, retry=retry, timeout=60, **more)
 
+    def replace_certificates(self, folder: Path) -> Tls:
+        """Those of another authority take the place of the ones in use; -> what a client then needs."""
+        ca = certificates.authority(folder, "new-ca")
+        mine, client = (
+            certificates.issue(folder, f"new-{name}", ca) for name in ("envoy", "client")
+        )
+        for name, path in (("ca.crt", ca.cert), ("tls.key", mine.key), ("tls.crt", mine.cert)):
+            path.with_suffix(".copy").write_bytes(path.read_bytes())
+            path.with_suffix(".copy").replace(folder / "tls" / name)
+        return Tls(ca=ca.cert, cert=client.cert, key=client.key)
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -186,6 +197,20 @@ def test_only_clients_with_a_certificate_get_in(behind):
     for tls in (None, Tls(ca=envoy.ca.cert)):
         with pytest.raises(GdnError):
             Client(envoy.target, tls=tls, retry=NO_RETRY, connect_timeout=1)
+
+
+def test_certificates_change_without_a_restart(behind, tmp_path):
+    envoy, _ = behind
+    new = envoy.replace_certificates(tmp_path)
+
+    def connects() -> bool:
+        try:
+            with Client(envoy.target, tls=new, retry=NO_RETRY, connect_timeout=1):
+                return True
+        except GdnError:
+            return False
+
+    poll(connects)
 
 
 def test_streams_pass(behind):
