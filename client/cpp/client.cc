@@ -8,10 +8,44 @@
 
 #include "grpcpp/completion_queue.h"
 #include "grpcpp/create_channel.h"
+#include "grpcpp/support/client_interceptor.h"
 
 namespace gdn::client {
 
 namespace {
+
+using grpc::experimental::ClientInterceptorFactoryInterface;
+using grpc::experimental::CreateCustomChannelWithInterceptors;
+using grpc::experimental::InterceptionHookPoints;
+
+// Adds the bearer token to a call.
+class Bearer : public grpc::experimental::Interceptor {
+ public:
+  explicit Bearer(const std::string& token) : token_(token) {}
+
+  void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_INITIAL_METADATA)) {
+      methods->GetSendInitialMetadata()->insert({"authorization", "Bearer " + token_});
+    }
+    methods->Proceed();
+  }
+
+ private:
+  const std::string& token_;
+};
+
+class BearerFactory : public ClientInterceptorFactoryInterface {
+ public:
+  explicit BearerFactory(std::string token) : token_(std::move(token)) {}
+
+  grpc::experimental::Interceptor* CreateClientInterceptor(
+      grpc::experimental::ClientRpcInfo*) override {
+    return new Bearer(token_);
+  }
+
+ private:
+  const std::string token_;
+};
 
 std::string ReadFile(const std::string& path) {
   std::ifstream file(path);
@@ -28,7 +62,8 @@ std::shared_ptr<grpc::ChannelCredentials> CredentialsOf(const Tls& tls) {
 
 }  // namespace
 
-std::shared_ptr<grpc::Channel> Connect(const std::string& target, const std::optional<Tls>& tls) {
+std::shared_ptr<grpc::Channel> Connect(const std::string& target, const std::optional<Tls>& tls,
+                                       const std::string& token) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
   arguments.SetMaxSendMessageSize(-1);
@@ -37,35 +72,33 @@ std::shared_ptr<grpc::Channel> Connect(const std::string& target, const std::opt
   arguments.SetInt(GRPC_ARG_TCP_READ_CHUNK_SIZE, 64 << 10);
   arguments.SetInt(GRPC_ARG_TCP_MIN_READ_CHUNK_SIZE, 64 << 10);
   arguments.SetInt(GRPC_ARG_TCP_MAX_READ_CHUNK_SIZE, 4 << 20);
-  if (!tls) {
-    return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
-  }
-  if (!tls->server_name.empty()) arguments.SetSslTargetNameOverride(tls->server_name);
-  return grpc::CreateCustomChannel(target, CredentialsOf(*tls), arguments);
+  if (tls && !tls->server_name.empty()) arguments.SetSslTargetNameOverride(tls->server_name);
+  const auto credentials = tls ? CredentialsOf(*tls) : grpc::InsecureChannelCredentials();
+  if (token.empty()) return grpc::CreateCustomChannel(target, credentials, arguments);
+  std::vector<std::unique_ptr<ClientInterceptorFactoryInterface>> factories;
+  factories.push_back(std::make_unique<BearerFactory>(token));
+  return CreateCustomChannelWithInterceptors(target, credentials, arguments, std::move(factories));
 }
 
-Client::Client(std::shared_ptr<grpc::Channel> channel, std::chrono::milliseconds timeout,
-               std::string token)
+Client::Client(std::shared_ptr<grpc::Channel> channel, std::chrono::milliseconds timeout)
     : channel_(std::move(channel)),
       timeout_(timeout),
-      token_(std::move(token)),
       gdn_(v1::GdnService::NewStub(channel_)),
       sequences_(v1::SequenceService::NewStub(channel_)) {}
 
-void Client::Prepare(grpc::ClientContext* context) const {
+void Client::SetDeadline(grpc::ClientContext* context) const {
   context->set_deadline(std::chrono::system_clock::now() + timeout_);
-  if (!token_.empty()) context->AddMetadata("authorization", "Bearer " + token_);
 }
 
 Error Client::Info(v1::GetServerInfoResponse* info) {
   grpc::ClientContext context;
-  Prepare(&context);
+  SetDeadline(&context);
   return DecodeError(gdn_->GetServerInfo(&context, {}, info));
 }
 
 Error Client::Get(const std::string& request_id, v1::Sequence* sequence) {
   grpc::ClientContext context;
-  Prepare(&context);
+  SetDeadline(&context);
   v1::GetSequenceRequest request;
   request.set_request_id(request_id);
   v1::GetSequenceResponse response;
@@ -79,7 +112,7 @@ Error Client::List(std::vector<v1::Sequence>* sequences) {
   v1::ListSequencesRequest request;
   do {
     grpc::ClientContext context;
-    Prepare(&context);
+    SetDeadline(&context);
     v1::ListSequencesResponse page;
     Error error = DecodeError(sequences_->ListSequences(&context, request, &page));
     if (!error.ok()) return error;
@@ -92,7 +125,7 @@ Error Client::List(std::vector<v1::Sequence>* sequences) {
 
 Error Client::Release(const v1::ReleaseSequencesRequest& request) {
   grpc::ClientContext context;
-  Prepare(&context);
+  SetDeadline(&context);
   v1::ReleaseSequencesResponse response;
   return DecodeError(sequences_->ReleaseSequences(&context, request, &response));
 }
@@ -100,7 +133,7 @@ Error Client::Release(const v1::ReleaseSequencesRequest& request) {
 Error Client::Renew(const v1::RenewSequencesRequest& request,
                     v1::RenewSequencesResponse* response) {
   grpc::ClientContext context;
-  Prepare(&context);
+  SetDeadline(&context);
   return DecodeError(sequences_->RenewSequences(&context, request, response));
 }
 
@@ -119,7 +152,7 @@ template <typename Request, typename Response>
 grpc::Status Client::Call(const std::string& method, const Request& request,
                           Response* response) const {
   grpc::ClientContext context;
-  Prepare(&context);
+  SetDeadline(&context);
   grpc::CompletionQueue queue;
   grpc::TemplatedGenericStub<Request, Response> stub(channel_);
   const auto call = stub.PrepareUnaryCall(&context, method, request, &queue);

@@ -23,21 +23,21 @@ struct Tls {
   std::string server_name;  // in the server's certificate, where the target is not it
 };
 
-// A channel to "host:port" or "unix:PATH", in plain text unless `tls` is given, with the arguments
-// that large tensors want: frames of 1 MiB, wide windows, large reads, no limit on what is
-// received. Prefills and decodes are better on channels of their own: a large message holds up what
-// follows it.
+// A channel to "host:port" or "unix:PATH", in plain text unless `tls` is given, whose calls carry
+// the bearer token where it is not empty. It has the arguments that large tensors want: frames of 1
+// MiB, wide windows, large reads, no limit on what is received. Prefills and decodes are better on
+// channels of their own: a large message holds up what follows it.
 std::shared_ptr<grpc::Channel> Connect(const std::string& target,
-                                       const std::optional<Tls>& tls = std::nullopt);
+                                       const std::optional<Tls>& tls = std::nullopt,
+                                       const std::string& token = "");
 
 enum class Health { kUnknown = 0, kServing = 1, kNotServing = 2, kServiceUnknown = 3 };
 
 class Client {
  public:
-  // Calls take at most `timeout` each, and carry the bearer token where it is not empty.
+  // Calls take at most `timeout` each.
   explicit Client(std::shared_ptr<grpc::Channel> channel,
-                  std::chrono::milliseconds timeout = std::chrono::seconds(30),
-                  std::string token = "");
+                  std::chrono::milliseconds timeout = std::chrono::seconds(30));
 
   Error Info(v1::GetServerInfoResponse* info);
   Error Get(const std::string& request_id, v1::Sequence* sequence);
@@ -57,7 +57,7 @@ class Client {
   Error DecodeSerialized(const std::string& request, const grpc::Slice& input, StepAnswer* answer);
 
  private:
-  void Prepare(grpc::ClientContext* context) const;
+  void SetDeadline(grpc::ClientContext* context) const;
   // Sends `request` to `method` and waits.
   template <typename Request, typename Response>
   grpc::Status Call(const std::string& method, const Request& request, Response* response) const;
@@ -66,7 +66,6 @@ class Client {
 
   std::shared_ptr<grpc::Channel> channel_;
   std::chrono::milliseconds timeout_;
-  std::string token_;
   std::unique_ptr<v1::GdnService::Stub> gdn_;
   std::unique_ptr<v1::SequenceService::Stub> sequences_;
 };

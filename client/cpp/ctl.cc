@@ -196,7 +196,7 @@ int RunCtl(const std::vector<std::string>& arguments, std::ostream& out, std::os
   if (token.empty() && !reach.token_file.empty()) {
     return err << "gdn-ctl: no token in " << reach.token_file << '\n', 2;
   }
-  Client client(Connect(reach.target, reach.tls), std::chrono::seconds(30), token);
+  Client client(Connect(reach.target, reach.tls, token));
   Error error;
   if (command == "info") {
     error = RunInfo(client, out);

@@ -3,6 +3,7 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include "gdn/v1/shared_memory_service.pb.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
 #include "server/token_file.h"
@@ -16,13 +17,16 @@ constexpr char kOwner[] = "bearer fedcba9876543210";  // the scheme's case does 
 
 class AuthorizeTest : public ServiceHarness {
  protected:
-  AuthorizeTest() : path_(absl::StrCat(folder_, "/tokens")) {
+  AuthorizeTest()
+      : ServiceHarness(/*shared_memory=*/true), path_(absl::StrCat(folder_, "/tokens")) {
     std::ofstream(path_) << "reader read 0123456789abcdef\nowner all fedcba9876543210\n";
     tokens_ = *TokenFile::Open(path_, absl::Hours(1), [](const absl::Status&) {});
     guarded_.instance_id = "guarded";
     guarded_.tokens = tokens_.get();
-    guarded_server_ = *GrpcServer::Start(
-        guarded_, {.addresses = {absl::StrCat("unix:", folder_, "/guarded")}, .reflection = true});
+    guarded_server_ =
+        *GrpcServer::Start(guarded_, {.addresses = {absl::StrCat("unix:", folder_, "/guarded")},
+                                      .reflection = true,
+                                      .shared_memory = true});
     Host();
     guarded_.hosted = &hosted_;
     guarded_server_->SetServing(true);
@@ -38,7 +42,8 @@ class AuthorizeTest : public ServiceHarness {
   static std::vector<std::string> Methods() {
     std::vector<std::string> methods;
     for (const auto* file : {v1::GetServerInfoRequest::descriptor()->file(),
-                             v1::GetSequenceRequest::descriptor()->file()}) {
+                             v1::GetSequenceRequest::descriptor()->file(),
+                             v1::ServeRingRequest::descriptor()->file()}) {
       for (int s = 0; s < file->service_count(); ++s) {
         for (int m = 0; m < file->service(s)->method_count(); ++m) {
           const auto* method = file->service(s)->method(m);
@@ -56,7 +61,7 @@ class AuthorizeTest : public ServiceHarness {
 };
 
 TEST_F(AuthorizeTest, NoMethodIsOpen) {
-  ASSERT_GE(Methods().size(), 8u);
+  ASSERT_GE(Methods().size(), 11u);
   for (const std::string& method : Methods()) {
     const grpc::Status status = Raw(method, "");
     if (status.error_code() == grpc::UNIMPLEMENTED) continue;

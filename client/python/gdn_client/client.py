@@ -241,7 +241,7 @@ class Client:
         """
         serve = self._channel.unary_stream(calls.SHARED_MEMORY + "ServeRing")
         return Ring(
-            serve,
+            partial(serve, metadata=metadata(self._token, self._affinity)),
             self._calls,
             partial(self.region, prefix=prefix, mode=mode),
             depth,
