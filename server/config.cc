@@ -14,6 +14,7 @@
 #include "absl/strings/strip.h"
 #include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/text_format.h"
+#include "server/address.h"
 
 namespace gdn {
 namespace {
@@ -153,6 +154,47 @@ absl::Status IsChunk(absl::string_view name, int64_t value) {
       absl::StrCat("--", name, ": expected a multiple of ", kKernelChunk, ", found ", value));
 }
 
+absl::Status IsMode(absl::string_view name, const std::string& text) {
+  const bool octal =
+      !text.empty() && text.size() <= 4 && text.find_first_not_of("01234567") == std::string::npos;
+  if (octal && std::stoi(text, nullptr, 8) <= 0777) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", name, ": expected an octal mode such as 0660, found \"", text, "\""));
+}
+
+// Every address is one, and none is in plain text to other hosts unless that is wanted.
+absl::Status ListensSafely(const ServerConfig& config) {
+  if (Addresses(config).empty()) return absl::InvalidArgumentError("--listen: no address");
+  for (const std::string& text : Addresses(config)) {
+    const absl::StatusOr<Address> address = ParseAddress(text);
+    if (!address.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat("--listen: ", address.status().message()));
+    }
+    if (IsLocal(*address) || config.insecure() || !config.tls_cert().empty()) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("--listen: ", text, " would be served in plain text to other hosts: give ",
+                     "--tls_cert and --tls_key, or --insecure"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TlsIsWhole(const ServerConfig& config) {
+  if (config.tls_cert().empty() != config.tls_key().empty()) {
+    return absl::InvalidArgumentError("--tls_cert, --tls_key: one needs the other");
+  }
+  if (!config.tls_client_ca().empty() && config.tls_cert().empty()) {
+    return absl::InvalidArgumentError("--tls_client_ca: needs --tls_cert and --tls_key");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status IsLongDuration(absl::string_view name, const std::string& text) {
+  absl::Status status = IsDuration(name, text);
+  if (!status.ok() || DurationOf(text) >= absl::Seconds(1)) return status;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", name, ": expected at least 1s, found \"", text, "\""));
+}
+
 }  // namespace
 
 absl::StatusOr<ServerConfig> ParseFlags(const std::vector<std::string>& args) {
@@ -201,8 +243,8 @@ absl::Status Validate(const ServerConfig& config) {
       config.model().empty()
           ? absl::InvalidArgumentError("--model: a checkpoint's directory is required")
           : absl::OkStatus(),
-      Addresses(config).empty() ? absl::InvalidArgumentError("--listen: no address")
-                                : absl::OkStatus(),
+      ListensSafely(config),
+      TlsIsWhole(config),
       OneOf("dtype", config.dtype(), {"auto", "fp32", "bf16", "fp16"}),
       OneOf("state_dtype", config.state_dtype(), {"fp32", "bf16"}),
       OneOf("backend", config.backend(), {"auto", "cpu", "cuda"}),
@@ -223,6 +265,12 @@ absl::Status Validate(const ServerConfig& config) {
       IsDuration("max_ttl", config.max_ttl()),
       IsDuration("prefill_max_wait", config.prefill_max_wait()),
       IsDuration("drain_timeout", config.drain_timeout()),
+      IsMode("unix_socket_mode", config.unix_socket_mode()),
+      IsLongDuration("reload_interval", config.reload_interval()),
+      IsLongDuration("max_connection_idle", config.max_connection_idle()),
+      AtLeast("max_connections", config.max_connections(), 1),
+      AtLeast("max_streams", config.max_streams(), 1),
+      AtLeast("max_metadata_bytes", config.max_metadata_bytes(), 1024),
   };
   for (const absl::Status& check : checks) {
     if (!check.ok()) return check;
@@ -234,6 +282,10 @@ absl::Duration DurationOf(const std::string& text) {
   absl::Duration duration = absl::ZeroDuration();
   absl::ParseDuration(text, &duration);
   return duration;
+}
+
+mode_t UnixSocketMode(const ServerConfig& config) {
+  return static_cast<mode_t>(std::stoi(config.unix_socket_mode(), nullptr, 8));
 }
 
 std::vector<std::string> Addresses(const ServerConfig& config) {

@@ -1,6 +1,8 @@
 // The server's configuration: flags, and the file that --config names.
 #pragma once
 
+#include <sys/types.h>
+
 #include <string>
 #include <vector>
 
@@ -26,6 +28,9 @@ absl::Status Validate(const config::ServerConfig& config);
 
 // A duration field; REQUIRES that Validate accepted it.
 absl::Duration DurationOf(const std::string& text);
+
+// unix_socket_mode; REQUIRES that Validate accepted it.
+mode_t UnixSocketMode(const config::ServerConfig& config);
 
 // The addresses of `listen`.
 std::vector<std::string> Addresses(const config::ServerConfig& config);

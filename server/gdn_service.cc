@@ -1,5 +1,6 @@
 #include "server/gdn_service.h"
 
+#include "server/authorize.h"
 #include "server/call_meter.h"
 #include "server/message.h"
 #include "server/step_call.h"
@@ -14,8 +15,11 @@ grpc::ServerUnaryReactor* GdnService::GetServerInfo(grpc::CallbackServerContext*
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const CallMeter meter(readiness_, Method::kGetServerInfo, *request);
   const Hosted* hosted = readiness_.hosted;
+  const Fault denied = Authorize(readiness_, *context, NameOf(Method::kGetServerInfo));
   v1::GetServerInfoRequest parsed;
-  if (!Parse(*request, &parsed)) {
+  if (!denied.ok()) {
+    reactor->Finish(meter.End(denied, *response));
+  } else if (!Parse(*request, &parsed)) {
     reactor->Finish(meter.End(MalformedMessage(), *response));
   } else if (hosted == nullptr) {
     reactor->Finish(meter.End(NotReady(), *response));

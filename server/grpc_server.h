@@ -9,21 +9,33 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "grpcpp/server.h"
+#include "server/acceptor.h"
 #include "server/gdn_service.h"
 #include "server/hosted.h"
 #include "server/sequence_service.h"
 #include "server/shared_memory_service.h"
+#include "server/tls.h"
+#include "server/transport.h"
 
 namespace gdn {
 
+struct GrpcServerOptions {
+  std::vector<std::string> addresses;  // host:port, port 0 for a free one, or unix:PATH
+  TransportLimits limits = {};
+  bool reflection = false;
+  bool shared_memory = false;  // serve SharedMemoryService
+  TlsFiles tls = {};           // of TCP addresses
+  absl::Duration reload_interval = absl::Seconds(10);
+  mode_t unix_mode = 0600;
+  int max_connections = 1024;  // of an address
+};
+
 class GrpcServer {
  public:
-  // Listens on `addresses` (host:port, port 0 for a free one, or unix:PATH), NOT_SERVING.
-  // UNAVAILABLE names the address that cannot be had. SharedMemoryService is there where it is
-  // allowed.
-  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(
-      const Readiness& readiness, const std::vector<std::string>& addresses,
-      int64_t max_message_bytes, bool reflection, bool shared_memory = false);
+  // Listens, NOT_SERVING. UNAVAILABLE names the address that cannot be had, INVALID_ARGUMENT the
+  // file of TLS that is wrong.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const Readiness& readiness,
+                                                           const GrpcServerOptions& options);
   // Ends calls that still run after `grace`.
   void Shutdown(absl::Duration grace);
 
@@ -38,12 +50,17 @@ class GrpcServer {
         sequence_service_(readiness),
         shared_memory_service_(readiness) {}
 
+  // Adds the addresses to the builder; their connections are taken once the server has started.
+  absl::Status Listen(const GrpcServerOptions& options, grpc::ServerBuilder* builder);
+
   std::atomic<bool>& serving_;  // for the metrics
   GdnService gdn_service_;
   SequenceService sequence_service_;
   SharedMemoryService shared_memory_service_;
   std::vector<std::string> addresses_;
+  std::vector<Door> doors_;
   std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<Acceptor> acceptor_;
 };
 
 }  // namespace gdn

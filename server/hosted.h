@@ -12,6 +12,7 @@
 #include "server/metrics.h"
 #include "server/sequences.h"
 #include "server/shared_memory/regions.h"
+#include "server/token_file.h"
 #include "server/validate_step.h"
 
 namespace gdn {
@@ -33,6 +34,7 @@ struct Hosted {
 struct Readiness {
   std::string instance_id;
   const std::unique_ptr<Metrics> metrics = std::make_unique<Metrics>();
+  const TokenFile* tokens = nullptr;  // null: every call is allowed
   std::atomic<const Hosted*> hosted = nullptr;
 };
 

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "grpcpp/grpcpp.h"
 #include "server/backends.h"
 #include "server/checkpoint/weights.h"
 #include "server/config.h"
@@ -76,6 +77,33 @@ absl::StatusOr<std::unique_ptr<MetricsEndpoint>> ServeMetrics(const config::Serv
   return endpoint;
 }
 
+GrpcServerOptions ServerOptionsOf(const config::ServerConfig& config, const BackendShape& shape) {
+  GrpcServerOptions options;
+  options.addresses = Addresses(config);
+  options.limits = {.message_bytes = MaxMessageBytes(config, shape),
+                    .streams = config.max_streams(),
+                    .metadata_bytes = config.max_metadata_bytes(),
+                    .idle = DurationOf(config.max_connection_idle())};
+  options.reflection = config.reflection();
+  options.shared_memory = config.allow_shared_memory();
+  options.tls = {config.tls_cert(), config.tls_key(), config.tls_client_ca()};
+  options.reload_interval = DurationOf(config.reload_interval());
+  options.unix_mode = UnixSocketMode(config);
+  options.max_connections = config.max_connections();
+  return options;
+}
+
+void LogTokens(const absl::Status& status) {
+  if (status.ok()) return Log(LogLevel::kInfo, "tokens_reloaded");
+  Log(LogLevel::kWarn, "tokens_kept", {{"why", status.message()}});
+}
+
+// Null where none are asked for.
+absl::StatusOr<std::unique_ptr<TokenFile>> OpenTokens(const config::ServerConfig& config) {
+  if (config.tokens().empty()) return nullptr;
+  return TokenFile::Open(config.tokens(), DurationOf(config.reload_interval()), LogTokens);
+}
+
 absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) {
   auto checkpoint = Checkpoint::Open(config.model());
   if (!checkpoint.ok()) return checkpoint.status();
@@ -83,10 +111,12 @@ absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) 
   const absl::StatusOr<BackendShape> shape = ShapeOf(config, model);
   if (!shape.ok()) return shape.status();
 
+  const auto tokens = OpenTokens(config);
+  if (!tokens.ok()) return tokens.status();
   Readiness readiness;
   readiness.instance_id = absl::StrCat(absl::Hex(Random64(), absl::kZeroPad16));
-  auto server = GrpcServer::Start(readiness, Addresses(config), MaxMessageBytes(config, *shape),
-                                  config.reflection(), config.allow_shared_memory());
+  readiness.tokens = tokens->get();
+  auto server = GrpcServer::Start(readiness, ServerOptionsOf(config, *shape));
   if (!server.ok()) return server.status();
   auto metrics = ServeMetrics(config, readiness);
   if (!metrics.ok()) return metrics.status();
@@ -149,7 +179,8 @@ int Main(const std::vector<std::string>& args) {
     return 2;
   }
   SetLogLevel(config->log_level());
-  Log(LogLevel::kInfo, "configuration", {{"flags", AsFlags(*config)}});
+  Log(LogLevel::kInfo, "configuration",
+      {{"version", GDN_VERSION}, {"grpc", grpc::Version()}, {"flags", AsFlags(*config)}});
   const absl::Status served = Serve(*config, signals);
   if (served.ok()) return 0;
   if (absl::IsCancelled(served)) {

@@ -14,24 +14,13 @@ using prometheus::MetricType;
 using Labels = std::vector<ClientMetric::Label>;
 
 constexpr double kNanosecondsOfSecond = 1e9;
-constexpr const char* kMethodNames[] = {"GetServerInfo",
-                                        "Prefill",
-                                        "Decode",
-                                        "Stream",
-                                        "GetSequence",
-                                        "ListSequences",
-                                        "ReleaseSequences",
-                                        "RenewSequences",
-                                        "RegisterSharedMemory",
-                                        "UnregisterSharedMemory",
-                                        "ServeRing"};
 constexpr const char* kKindNames[] = {"prefill", "decode"};
 constexpr const char* kCodeNames[] = {
     "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
     "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
     "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
     "DATA_LOSS", "UNAUTHENTICATED"};
-static_assert(std::size(kMethodNames) == kMethods && std::size(kCodeNames) == kStatusCodes);
+static_assert(std::size(kCodeNames) == kStatusCodes);
 
 ClientMetric CounterOf(double value, Labels labels = {}) {
   ClientMetric metric;

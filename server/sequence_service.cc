@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "server/authorize.h"
 #include "server/call_meter.h"
 #include "server/message.h"
 #include "server/sequences.h"
@@ -12,7 +13,8 @@
 namespace gdn {
 namespace {
 
-// Parses and checks the request, lets it wait in the engine's queue, runs it there and answers.
+// Lets in who may call `method`, parses and checks the request, lets it wait in the engine's queue,
+// runs it there and answers.
 template <typename Request, typename Response>
 grpc::ServerUnaryReactor* Answer(const Readiness& readiness, Method method,
                                  grpc::CallbackServerContext* context,
@@ -23,6 +25,8 @@ grpc::ServerUnaryReactor* Answer(const Readiness& readiness, Method method,
     reactor->Finish(meter.End(fault, *response));
     return reactor;
   };
+  const Fault denied = Authorize(readiness, *context, NameOf(method));
+  if (!denied.ok()) return finish(denied);
   const Hosted* hosted = readiness.hosted;
   auto request = std::make_shared<Request>();
   if (!Parse(bytes, request.get())) return finish(MalformedMessage());

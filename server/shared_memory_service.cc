@@ -1,5 +1,6 @@
 #include "server/shared_memory_service.h"
 
+#include "server/authorize.h"
 #include "server/call_meter.h"
 #include "server/message.h"
 #include "server/shared_memory/ring_call.h"
@@ -8,9 +9,13 @@
 namespace gdn {
 namespace {
 
-// Parses the request, where the server is ready for it.
+// Lets in who may call `method` and parses the request, where the server is ready for it.
 template <typename Request>
-Fault Begin(const Readiness& readiness, const grpc::ByteBuffer& bytes, Request* request) {
+Fault Begin(const Readiness& readiness, Method method,
+            const grpc::CallbackServerContext& context, const grpc::ByteBuffer& bytes,
+            Request* request) {
+  Fault denied = Authorize(readiness, context, NameOf(method));
+  if (!denied.ok()) return denied;
   if (!Parse(bytes, request)) return MalformedMessage();
   return readiness.hosted == nullptr ? NotReady() : Fault();
 }
@@ -23,7 +28,7 @@ grpc::ServerUnaryReactor* SharedMemoryService::RegisterSharedMemory(
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const CallMeter meter(readiness_, Method::kRegisterSharedMemory, *request);
   v1::RegisterSharedMemoryRequest parsed;
-  Fault fault = Begin(readiness_, *request, &parsed);
+  Fault fault = Begin(readiness_, Method::kRegisterSharedMemory, *context, *request, &parsed);
   if (fault.ok()) fault = readiness_.hosted.load()->regions->Register(parsed);
   *response = Serialize(v1::RegisterSharedMemoryResponse());
   reactor->Finish(meter.End(fault, *response));
@@ -37,7 +42,7 @@ grpc::ServerUnaryReactor* SharedMemoryService::UnregisterSharedMemory(
   const CallMeter meter(readiness_, Method::kUnregisterSharedMemory, *request);
   v1::UnregisterSharedMemoryRequest parsed;
   *response = Serialize(v1::UnregisterSharedMemoryResponse());
-  Fault fault = Begin(readiness_, *request, &parsed);
+  Fault fault = Begin(readiness_, Method::kUnregisterSharedMemory, *context, *request, &parsed);
   if (fault.ok()) {
     fault = readiness_.hosted.load()->regions->Unregister(
         parsed.region(), [reactor, meter, response] { reactor->Finish(meter.End({}, *response)); });
@@ -49,7 +54,7 @@ grpc::ServerUnaryReactor* SharedMemoryService::UnregisterSharedMemory(
 grpc::ServerWriteReactor<grpc::ByteBuffer>* SharedMemoryService::ServeRing(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
   v1::ServeRingRequest parsed;
-  const Fault fault = Begin(readiness_, *request, &parsed);
+  const Fault fault = Begin(readiness_, Method::kServeRing, *context, *request, &parsed);
   return new RingCall(readiness_, fault, parsed.ring(), *context);
 }
 

@@ -95,6 +95,9 @@ grpc::StatusCode CodeOf(v1::ErrorReason reason) {
     case v1::ERROR_REASON_SYNTHETIC_INPUT_DISABLED:
     case v1::ERROR_REASON_STATE_INCOMPATIBLE:
       return grpc::FAILED_PRECONDITION;
+    case v1::ERROR_REASON_TOKEN_INVALID:
+      return grpc::UNAUTHENTICATED;
+    case v1::ERROR_REASON_METHOD_DENIED:
     case v1::ERROR_REASON_REGION_DENIED:
       return grpc::PERMISSION_DENIED;
     case v1::ERROR_REASON_STATE_POISONED:

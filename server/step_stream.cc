@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "server/authorize.h"
 #include "server/call_meter.h"
 #include "server/message.h"
 #include "server/status.h"
@@ -32,17 +33,21 @@ void StepStream::GoOn(const Change& change) {
 StepStream::StepStream(const Readiness& readiness, const grpc::CallbackServerContext& context)
     : readiness_(readiness), metrics_(*readiness.metrics), deadline_(DeadlineOf(context)) {
   metrics_.open_streams.Add();
+  const Fault denied = Authorize(readiness, context, NameOf(Method::kStream));
+  if (!denied.ok()) End(denied);
   GoOn([] {});
 }
 
 void StepStream::OnReadDone(bool ok) {
+  bool handle;
   {
     const std::lock_guard lock(mutex_);
     reading_ = false;
-    handling_ = ok;
+    // A message may still arrive once a cancelled stream was finished. Its step would outlive us.
+    handle = handling_ = ok && !finished_;
     no_more_reads_ = no_more_reads_ || !ok;
   }
-  if (ok) Handle();
+  if (handle) Handle();
   GoOn([this] { handling_ = false; });
 }
 

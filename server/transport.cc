@@ -13,6 +13,13 @@ constexpr int kMaxFrameBytes = 1 << 20;
 constexpr int kLookaheadBytes = 16 << 20;
 constexpr int kReadChunkBytes = 64 << 10;
 constexpr int kMaxReadChunkBytes = 4 << 20;
+constexpr int kHandshakeMs = 10'000;
+constexpr int kKeepaliveMs = 60'000;
+constexpr int kKeepaliveTimeoutMs = 20'000;
+
+int AsInt(int64_t value) {
+  return static_cast<int>(std::min<int64_t>(value, std::numeric_limits<int>::max()));
+}
 
 template <typename Set>
 void Tune(const Set& set) {
@@ -25,11 +32,18 @@ void Tune(const Set& set) {
 
 }  // namespace
 
-void TuneServer(int64_t max_message_bytes, grpc::ServerBuilder* builder) {
-  Tune([builder](const char* name, int value) { builder->AddChannelArgument(name, value); });
-  builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder->SetMaxReceiveMessageSize(
-      static_cast<int>(std::min<int64_t>(max_message_bytes, std::numeric_limits<int>::max())));
+void TuneServer(const TransportLimits& limits, grpc::ServerBuilder* builder) {
+  const auto set = [builder](const char* name, int value) {
+    builder->AddChannelArgument(name, value);
+  };
+  Tune(set);
+  set(GRPC_ARG_MAX_CONCURRENT_STREAMS, limits.streams);
+  set(GRPC_ARG_MAX_METADATA_SIZE, limits.metadata_bytes);
+  set(GRPC_ARG_MAX_CONNECTION_IDLE_MS, AsInt(absl::ToInt64Milliseconds(limits.idle)));
+  set(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeMs);
+  set(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+  set(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  builder->SetMaxReceiveMessageSize(AsInt(limits.message_bytes));
   builder->SetMaxSendMessageSize(-1);
 }
 

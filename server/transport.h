@@ -3,13 +3,23 @@
 
 #include <cstdint>
 
+#include "absl/time/time.h"
 #include "grpcpp/server_builder.h"
 #include "grpcpp/support/channel_arguments.h"
 
 namespace gdn {
 
-// Large frames, windows and reads, one listener a port.
-void TuneServer(int64_t max_message_bytes, grpc::ServerBuilder* builder);
+// What a peer may take.
+struct TransportLimits {
+  int64_t message_bytes = 4 << 20;
+  int streams = 1024;                              // calls at a time of a connection
+  int metadata_bytes = 8192;                       // of a call
+  absl::Duration idle = absl::InfiniteDuration();  // a connection without calls is closed
+};
+
+// Large frames, windows and reads; the limits; an end to peers that connect and say nothing, or are
+// no longer there.
+void TuneServer(const TransportLimits& limits, grpc::ServerBuilder* builder);
 // The same for a client's channel.
 void TuneChannel(grpc::ChannelArguments* arguments);
 // Keeps freed message buffers in the process: otherwise each message is mapped, faulted in and

@@ -4,21 +4,29 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/authorize.h"
 #include "server/codec.h"
 #include "server/message.h"
 #include "server/status.h"
 #include "server/step_call.h"
 
 namespace gdn {
+namespace {
+
+Method MethodOf(StepKind kind) {
+  return kind == StepKind::kPrefill ? Method::kPrefill : Method::kDecode;
+}
+
+}  // namespace
 
 UnaryStep::UnaryStep(const Readiness& readiness, StepKind kind,
                      grpc::CallbackServerContext* context, const grpc::ByteBuffer& request,
                      grpc::ByteBuffer* response)
-    : meter_(readiness, kind == StepKind::kPrefill ? Method::kPrefill : Method::kDecode, request),
+    : meter_(readiness, MethodOf(kind), request),
       context_(context),
       response_(response) {
   const Hosted* hosted = readiness.hosted;
-  const Fault fault = Begin(hosted, kind, request);
+  const Fault fault = Begin(readiness, hosted, kind, request);
   // The reactor may be gone as soon as it is finished or its step handed in.
   if (fault.ok()) {
     hosted->engine->Submit(step_, absl::Now());
@@ -27,7 +35,10 @@ UnaryStep::UnaryStep(const Readiness& readiness, StepKind kind,
   }
 }
 
-Fault UnaryStep::Begin(const Hosted* hosted, StepKind kind, const grpc::ByteBuffer& request) {
+Fault UnaryStep::Begin(const Readiness& readiness, const Hosted* hosted, StepKind kind,
+                       const grpc::ByteBuffer& request) {
+  Fault denied = Authorize(readiness, *context_, NameOf(MethodOf(kind)));
+  if (!denied.ok()) return denied;
   if (hosted == nullptr) return NotReady();
   std::shared_ptr<ReceivedMessage> message = Receive(request);
   StepRequest parsed;

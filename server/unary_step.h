@@ -18,7 +18,8 @@ class UnaryStep : public grpc::ServerUnaryReactor {
             const grpc::ByteBuffer& request, grpc::ByteBuffer* response);
 
  private:
-  Fault Begin(const Hosted* hosted, StepKind kind, const grpc::ByteBuffer& request);
+  Fault Begin(const Readiness& readiness, const Hosted* hosted, StepKind kind,
+              const grpc::ByteBuffer& request);
   void Finished(const Fault& fault, const StepAnswer& answer);
   void OnCancel() override;
   void OnDone() override { delete this; }

@@ -2,14 +2,68 @@
 
 #include <google/protobuf/wrappers.pb.h>
 
+#include <fstream>
+#include <iterator>
 #include <utility>
 
 #include "grpcpp/completion_queue.h"
 #include "grpcpp/create_channel.h"
+#include "grpcpp/support/client_interceptor.h"
 
 namespace gdn::client {
 
-std::shared_ptr<grpc::Channel> Connect(const std::string& target) {
+namespace {
+
+using grpc::experimental::ClientInterceptorFactoryInterface;
+using grpc::experimental::CreateCustomChannelWithInterceptors;
+using grpc::experimental::InterceptionHookPoints;
+
+// Adds the bearer token to a call.
+class Bearer : public grpc::experimental::Interceptor {
+ public:
+  explicit Bearer(const std::string& token) : token_(token) {}
+
+  void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_INITIAL_METADATA)) {
+      methods->GetSendInitialMetadata()->insert({"authorization", "Bearer " + token_});
+    }
+    methods->Proceed();
+  }
+
+ private:
+  const std::string& token_;
+};
+
+class BearerFactory : public ClientInterceptorFactoryInterface {
+ public:
+  explicit BearerFactory(std::string token) : token_(std::move(token)) {}
+
+  grpc::experimental::Interceptor* CreateClientInterceptor(
+      grpc::experimental::ClientRpcInfo*) override {
+    return new Bearer(token_);
+  }
+
+ private:
+  const std::string token_;
+};
+
+std::string ReadFile(const std::string& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+std::shared_ptr<grpc::ChannelCredentials> CredentialsOf(const Tls& tls) {
+  grpc::SslCredentialsOptions options;
+  options.pem_root_certs = ReadFile(tls.ca);
+  options.pem_cert_chain = ReadFile(tls.cert);
+  options.pem_private_key = ReadFile(tls.key);
+  return grpc::SslCredentials(options);
+}
+
+}  // namespace
+
+std::shared_ptr<grpc::Channel> Connect(const std::string& target, const std::optional<Tls>& tls,
+                                       const std::string& token) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
   arguments.SetMaxSendMessageSize(-1);
@@ -19,7 +73,12 @@ std::shared_ptr<grpc::Channel> Connect(const std::string& target) {
   arguments.SetInt(GRPC_ARG_TCP_READ_CHUNK_SIZE, 64 << 10);
   arguments.SetInt(GRPC_ARG_TCP_MIN_READ_CHUNK_SIZE, 64 << 10);
   arguments.SetInt(GRPC_ARG_TCP_MAX_READ_CHUNK_SIZE, 4 << 20);
-  return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
+  if (tls && !tls->server_name.empty()) arguments.SetSslTargetNameOverride(tls->server_name);
+  const auto credentials = tls ? CredentialsOf(*tls) : grpc::InsecureChannelCredentials();
+  if (token.empty()) return grpc::CreateCustomChannel(target, credentials, arguments);
+  std::vector<std::unique_ptr<ClientInterceptorFactoryInterface>> factories;
+  factories.push_back(std::make_unique<BearerFactory>(token));
+  return CreateCustomChannelWithInterceptors(target, credentials, arguments, std::move(factories));
 }
 
 Client::Client(std::shared_ptr<grpc::Channel> channel, std::chrono::milliseconds timeout)

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,10 +16,20 @@
 
 namespace gdn::client {
 
-// A channel to "host:port" or "unix:PATH" with the arguments that large tensors want: frames of
-// 1 MiB, wide windows, large reads, no limit on what is received; a connection of its own. Prefills
+// Paths of PEM files; a file that cannot be read counts as empty, and the calls then fail.
+struct Tls {
+  std::string ca;           // authorities of the server's certificate; empty: those of the system
+  std::string cert, key;    // of this client, for a server that asks for one
+  std::string server_name;  // in the server's certificate, where the target is not it
+};
+
+// A channel to "host:port" or "unix:PATH", in plain text unless `tls` is given, whose calls carry
+// the bearer token where it is not empty. It has the arguments that large tensors want: frames of 1
+// MiB, wide windows, large reads, no limit on what is received; a connection of its own. Prefills
 // and decodes are better on channels of their own: a large message holds up what follows it.
-std::shared_ptr<grpc::Channel> Connect(const std::string& target);
+std::shared_ptr<grpc::Channel> Connect(const std::string& target,
+                                       const std::optional<Tls>& tls = std::nullopt,
+                                       const std::string& token = "");
 
 enum class Health { kUnknown = 0, kServing = 1, kNotServing = 2, kServiceUnknown = 3 };
 

@@ -1,5 +1,6 @@
 #include "client/cpp/ctl.h"
 
+#include <fstream>
 #include <memory>
 #include <optional>
 
@@ -13,8 +14,18 @@
 namespace gdn::client {
 namespace {
 
-Error RunCommand(const CtlOptions& options, std::ostream& out, std::ostream& err) {
-  const MakeClient make_client = [&] { return std::make_unique<Client>(Connect(options.target)); };
+// The first word of the file; empty where it cannot be read.
+std::string ReadToken(const std::string& path) {
+  std::string token;
+  std::ifstream(path) >> token;
+  return token;
+}
+
+Error RunCommand(const CtlOptions& options, const std::string& token, std::ostream& out,
+                 std::ostream& err) {
+  const MakeClient make_client = [&] {
+    return std::make_unique<Client>(Connect(options.target, options.tls, token));
+  };
   if (options.command == "bench") return RunBench(options, make_client, out, err);
   if (options.command == "top") {
     Error error;
@@ -40,7 +51,11 @@ int RunCtl(const std::vector<std::string>& arguments, std::ostream& out, std::os
   if (arguments == std::vector<std::string>{"--help"}) return out << kCtlUsage, 0;
   const std::optional<CtlOptions> options = ParseCtl(arguments);
   if (!options) return err << kCtlUsage, 2;
-  const Error error = RunCommand(*options, out, err);
+  const std::string token = ReadToken(options->token_file);
+  if (token.empty() && !options->token_file.empty()) {
+    return err << "gdn-ctl: no token in " << options->token_file << '\n', 2;
+  }
+  const Error error = RunCommand(*options, token, out, err);
   if (error.ok()) return 0;
   err << (options->json ? AsJson(error) : "gdn-ctl: " + ToString(error)) << '\n';
   return 1;

@@ -17,6 +17,13 @@ const std::string_view kCtlUsage =
   bench [decode|prefill]  a load of decodes, then one of prefills; or one of them
 
   --target=ADDR      host:port or unix:PATH (127.0.0.1:50051)
+  --token_file=FILE  file of the bearer token for a server that asks for one
+  --tls              speak TLS; so does every flag below
+  --tls_ca=FILE      PEM: authorities of the server's certificate (the system's)
+  --tls_cert=FILE    PEM: the certificate to show to the server
+  --tls_key=FILE     PEM: its key
+  --tls_server_name=NAME  the name in the server's certificate (that of ADDR)
+
   --json             JSON instead of tables: one object, for top one a line
   --sort=KEY         ls: slot; age, the oldest first; lease, the one that ends next first (slot)
   --metrics=ADDR     top: host:port of the server's --metrics_listen (127.0.0.1:9464)
@@ -32,8 +39,16 @@ namespace {
 
 using Field = std::variant<std::string*, double*, int*>;
 
+std::map<std::string_view, Field> TlsFieldsOf(Tls* tls) {
+  return {{"--tls_ca", &tls->ca},
+          {"--tls_cert", &tls->cert},
+          {"--tls_key", &tls->key},
+          {"--tls_server_name", &tls->server_name}};
+}
+
 std::map<std::string_view, Field> FieldsOf(CtlOptions* options) {
   return {{"--target", &options->target},
+          {"--token_file", &options->token_file},
           {"--sort", &options->sort},
           {"--metrics", &options->metrics},
           {"--interval", &options->interval},
@@ -58,9 +73,12 @@ bool Set(std::string_view text, Number* field) {
 
 bool TakeFlag(std::string_view argument, CtlOptions* options) {
   if (argument == "--json") return options->json = true;
+  if (argument.starts_with("--tls") && !options->tls) options->tls.emplace();
+  if (argument == "--tls") return true;
   const size_t equals = argument.find('=');
   if (equals == std::string_view::npos) return false;
-  const auto fields = FieldsOf(options);
+  const auto fields =
+      argument.starts_with("--tls") ? TlsFieldsOf(&*options->tls) : FieldsOf(options);
   const auto field = fields.find(argument.substr(0, equals));
   if (field == fields.end()) return false;
   return std::visit([&](auto* at) { return Set(argument.substr(equals + 1), at); }, field->second);

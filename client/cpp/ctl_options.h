@@ -6,12 +6,16 @@
 #include <string_view>
 #include <vector>
 
+#include "client/cpp/client.h"
+
 namespace gdn::client {
 
 extern const std::string_view kCtlUsage;
 
 struct CtlOptions {
   std::string target = "127.0.0.1:50051";
+  std::string token_file;
+  std::optional<Tls> tls;
   bool json = false;
   std::string command;
   std::vector<std::string> words;  // after the command

@@ -29,7 +29,9 @@ class NullServer {
     hosted_.engine = &engine_;
     readiness_.hosted = &hosted_;
     thread_ = std::make_unique<EngineThread>(&engine_);
-    server_ = *GrpcServer::Start(readiness_, addresses, 64 << 20, reflection);
+    server_ = *GrpcServer::Start(
+        readiness_,
+        {.addresses = addresses, .limits = {.message_bytes = 64 << 20}, .reflection = reflection});
   }
   ~NullServer() {
     thread_.reset();

@@ -57,7 +57,7 @@ class Echo : public RawDecode {
  public:
   explicit Echo(const std::string& address) {
     grpc::ServerBuilder builder;
-    TuneServer(64 << 20, &builder);
+    TuneServer({.message_bytes = 64 << 20}, &builder);
     builder.AddListeningPort(address, grpc::InsecureServerCredentials());
     builder.RegisterService(this);
     server_ = builder.BuildAndStart();

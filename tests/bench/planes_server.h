@@ -68,8 +68,9 @@ class PlanesServer {
     hosted_.regions = &regions_;
     readiness_.hosted = &hosted_;
     thread_ = std::make_unique<EngineThread>(&engine_);
-    server_ = *GrpcServer::Start(readiness_, {address}, 64 << 20, /*reflection=*/false,
-                                 /*shared_memory=*/true);
+    server_ = *GrpcServer::Start(
+        readiness_,
+        {.addresses = {address}, .limits = {.message_bytes = 64 << 20}, .shared_memory = true});
   }
   ~PlanesServer() {
     thread_.reset();

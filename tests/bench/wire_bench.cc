@@ -61,7 +61,7 @@ std::unique_ptr<grpc::Server> StartEcho(const std::string& address, grpc::Servic
                                         bool tuned) {
   grpc::ServerBuilder builder;
   if (tuned) {
-    TuneServer(64 << 20, &builder);
+    TuneServer({.message_bytes = 64 << 20}, &builder);
   } else {
     builder.SetMaxReceiveMessageSize(64 << 20);
   }

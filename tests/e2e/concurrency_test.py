@@ -148,3 +148,24 @@ def test_a_race_for_the_last_slots(served):
         left = list(client.list_sequences())
         assert len(left) == FLAGS["slots"] // 4 * 4
         client.release([s.request_id for s in left])
+
+
+def test_streams_cancelled_at_any_moment(served):
+    """Before, while and after their message arrives; the server goes on answering."""
+    server = served("small", **FLAGS)
+
+    def work(i):
+        rng, never = np.random.default_rng(i), threading.Event()
+        with Client(server.target, retry=NO_RETRY, timeout=20) as client:
+            x = hidden(client, 20)
+            for _ in range(500):
+                rows = client.rows(request_ids=[f"cancelled-{i}"], token_counts=[20], create=True)
+                stream = client.stream()
+                stream.prefill(0, rows, x)
+                never.wait(rng.random() * 0.002)
+                stream.cancel()
+                if i == 0:
+                    client.decode(0, client.rows(request_ids=["honest"], create=True), x[:1])
+            client.release([f"cancelled-{i}", "honest"])
+
+    together(work)

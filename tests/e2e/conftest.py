@@ -65,6 +65,15 @@ def launch(request, checkpoint, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def gdn_ctl(request) -> Path:
+    """The program beside the server's, in a bundle or a build folder."""
+    server = Path(request.config.getoption("server")).resolve()
+    places = (server.parent / "gdn-ctl", server.parents[1] / "client/cpp/gdn-ctl")
+    found = [place for place in places if place.exists()]
+    return found[0] if found else pytest.skip("gdn-ctl was not built")
+
+
+@pytest.fixture(scope="session")
 def start(launch):
     """start(model, **flags): a server as of launch that is ready."""
 

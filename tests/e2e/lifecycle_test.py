@@ -163,7 +163,7 @@ def test_an_address_that_is_taken(start):
 @pytest.mark.parametrize("address", ["unix:/no/such/folder/gdn.sock", "no.such.host.invalid:1"])
 def test_an_address_that_cannot_be(start, tmp_path, address):
     with pytest.raises(RuntimeError, match=f"ended with 1:(.|\n)*cannot listen on {address}"):
-        start("small", listen=f"unix:{tmp_path}/gdn.sock,{address}", **FLAGS)
+        start("small", listen=f"unix:{tmp_path}/gdn.sock,{address}", insecure=True, **FLAGS)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,11 @@ class ReadyProcess:
     def alive(self) -> bool:
         return self.process.poll() is None
 
+    def resident(self) -> int:
+        """Bytes of memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) * 1024
+
     def _read_line(self) -> str:
         selector, end, line = selectors.DefaultSelector(), time.monotonic() + DEADLINE, b""
         selector.register(self.process.stdout, selectors.EVENT_READ)

@@ -47,7 +47,7 @@ int RunEcho(std::vector<std::string> addresses, const sigset_t& signals) {
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   EchoService service;
   grpc::ServerBuilder builder;
-  TuneServer(kMaxMessageBytes, &builder);
+  TuneServer({.message_bytes = kMaxMessageBytes}, &builder);
   std::vector<int> ports(addresses.size(), 0);
   for (size_t i = 0; i < addresses.size(); ++i) {
     builder.AddListeningPort(addresses[i], grpc::InsecureServerCredentials(), &ports[i]);

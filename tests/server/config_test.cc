@@ -118,10 +118,40 @@ TEST_F(ConfigTest, ValuesOutOfRangeAreNamed) {
                            "--drain_timeout=soon",
                            "--max_queue_rows=0",
                            "--prefill_chunk=100",
-                           "--prefill_chunk=-64"}) {
+                           "--prefill_chunk=-64",
+                           "--unix_socket_mode=",
+                           "--unix_socket_mode=0888",
+                           "--unix_socket_mode=7777",
+                           "--unix_socket_mode=rw",
+                           "--reload_interval=10ms",
+                           "--max_connection_idle=0s",
+                           "--max_connections=0",
+                           "--max_streams=0",
+                           "--max_metadata_bytes=100",
+                           "--tls_cert=/c",
+                           "--tls_key=/k",
+                           "--tls_client_ca=/a",
+                           "--listen=nowhere"}) {
     const std::string name(flag, std::string(flag).find('='));
     EXPECT_THAT(Refusal({"--model=/m", flag}), HasSubstr(name)) << flag;
   }
+}
+
+TEST_F(ConfigTest, PlainTextToOtherHostsMustBeWanted) {
+  const auto flags = [](const char* listen, std::vector<std::string> more) {
+    more.insert(more.end(), {"--model=/m", absl::StrCat("--listen=", listen)});
+    return more;
+  };
+  EXPECT_THAT(Refusal(flags("127.0.0.1:1,0.0.0.0:2", {})),
+              AllOf(HasSubstr("0.0.0.0:2"), HasSubstr("--insecure"), HasSubstr("--tls_cert")));
+  EXPECT_TRUE(Validate(Parsed(flags("0.0.0.0:2", {"--insecure"}))).ok());
+  EXPECT_TRUE(Validate(Parsed(flags("0.0.0.0:2", {"--tls_cert=/c", "--tls_key=/k"}))).ok());
+  EXPECT_TRUE(Validate(Parsed(flags("unix:/x,[::1]:1,localhost:2", {}))).ok());
+}
+
+TEST_F(ConfigTest, SocketModesAreOctal) {
+  EXPECT_EQ(UnixSocketMode(Parsed({"--model=/m"})), 0600u);
+  EXPECT_EQ(UnixSocketMode(Parsed({"--model=/m", "--unix_socket_mode=660"})), 0660u);
 }
 
 TEST_F(ConfigTest, TheCodecKeepsAsManyRowsAsMayBeAllowed) {

@@ -1,5 +1,8 @@
 #include "server/grpc_server.h"
 
+#include <sys/socket.h>
+#include <sys/un.h>
+
 #include "absl/strings/str_cat.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
@@ -61,8 +64,7 @@ TEST_F(GrpcServerTest, ReflectionListsTheServices) {
 
 TEST_F(GrpcServerTest, ListensOnSeveralAddresses) {
   const std::string socket = absl::StrCat("unix:", folder_, "/second");
-  auto server =
-      GrpcServer::Start(readiness_, {"127.0.0.1:0", socket}, kMaxMessageBytes, /*reflection=*/true);
+  auto server = GrpcServer::Start(readiness_, {.addresses = {"127.0.0.1:0", socket}});
   ASSERT_TRUE(server.ok()) << server.status();
   const std::vector<std::string>& addresses = (*server)->addresses();
   ASSERT_EQ(addresses.size(), 2u);
@@ -82,8 +84,7 @@ TEST_F(GrpcServerTest, ListensOnSeveralAddresses) {
 TEST_F(GrpcServerTest, AnAddressThatCannotBeHadIsNamed) {
   for (const std::string& address :
        {absl::StrCat("unix:", folder_, "/no/such/folder"), std::string("no.such.host.invalid:1")}) {
-    const auto server =
-        GrpcServer::Start(readiness_, {"127.0.0.1:0", address}, kMaxMessageBytes, false);
+    const auto server = GrpcServer::Start(readiness_, {.addresses = {"127.0.0.1:0", address}});
     ASSERT_FALSE(server.ok());
     EXPECT_EQ(server.status().code(), absl::StatusCode::kUnavailable);
     EXPECT_THAT(std::string(server.status().message()), HasSubstr(address));
@@ -91,11 +92,47 @@ TEST_F(GrpcServerTest, AnAddressThatCannotBeHadIsNamed) {
 }
 
 TEST_F(GrpcServerTest, AnAddressInUseIsNotShared) {
-  auto first = GrpcServer::Start(readiness_, {"127.0.0.1:0"}, kMaxMessageBytes, false);
+  auto first = GrpcServer::Start(readiness_, {.addresses = {"127.0.0.1:0"}});
   ASSERT_TRUE(first.ok());
-  const auto second =
-      GrpcServer::Start(readiness_, {(*first)->addresses()[0]}, kMaxMessageBytes, false);
+  const auto second = GrpcServer::Start(readiness_, {.addresses = {(*first)->addresses()[0]}});
   EXPECT_FALSE(second.ok());
+}
+
+// A connection that says nothing.
+FileDescriptor SilentConnection(const std::string& path) {
+  sockaddr_un name = {};
+  name.sun_family = AF_UNIX;
+  path.copy(name.sun_path, sizeof(name.sun_path) - 1);
+  FileDescriptor fd(socket(AF_UNIX, SOCK_STREAM, 0));
+  EXPECT_EQ(connect(fd.get(), reinterpret_cast<sockaddr*>(&name), sizeof(name)), 0);
+  return fd;
+}
+
+// gRPC says its settings first to whom it takes.
+bool IsTaken(const FileDescriptor& connection) {
+  char byte;
+  return recv(connection.get(), &byte, 1, 0) == 1;
+}
+
+TEST_F(GrpcServerTest, NoMoreConnectionsThanAllowed) {
+  const std::string path = absl::StrCat(folder_, "/few");
+  const auto server = GrpcServer::Start(
+      readiness_, {.addresses = {absl::StrCat("unix:", path)}, .max_connections = 2});
+  ASSERT_TRUE(server.ok()) << server.status();
+  FileDescriptor first = SilentConnection(path);
+  const FileDescriptor second = SilentConnection(path);
+  EXPECT_TRUE(IsTaken(first));
+  EXPECT_TRUE(IsTaken(second));
+  EXPECT_FALSE(IsTaken(SilentConnection(path)));
+  first = FileDescriptor();
+  while (!IsTaken(SilentConnection(path))) std::this_thread::yield();
+}
+
+TEST_F(GrpcServerTest, MoreConnectionsThanFilesAreRefused) {
+  const auto server =
+      GrpcServer::Start(readiness_, {.addresses = {"127.0.0.1:0"}, .max_connections = 1 << 30});
+  EXPECT_EQ(server.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(server.status().message()), HasSubstr("--max_connections"));
 }
 
 }  // namespace

@@ -18,8 +18,11 @@ ServiceHarness::ServiceHarness(bool shared_memory)
   std::string folder = absl::StrCat(::testing::TempDir(), "/gdn_XXXXXX");
   folder_ = mkdtemp(folder.data());
   readiness_.instance_id = "instance";
-  auto server = GrpcServer::Start(readiness_, {absl::StrCat("unix:", folder_, "/socket")},
-                                  kMaxMessageBytes, /*reflection=*/true, shared_memory);
+  auto server =
+      GrpcServer::Start(readiness_, {.addresses = {absl::StrCat("unix:", folder_, "/socket")},
+                                     .limits = {.message_bytes = kMaxMessageBytes},
+                                     .reflection = true,
+                                     .shared_memory = shared_memory});
   EXPECT_TRUE(server.ok()) << server.status();
   server_ = *std::move(server);
   channel_ = NewChannel();
@@ -109,6 +112,7 @@ grpc::Status ServiceHarness::Raw(const std::string& method, std::string_view byt
                                  std::string* response) {
   grpc::GenericStub stub(channel_);
   grpc::ClientContext context;
+  if (!authorization_.empty()) context.AddMetadata("authorization", authorization_);
   const grpc::Slice slice(bytes.data(), bytes.size());
   const grpc::ByteBuffer request(&slice, 1);
   grpc::ByteBuffer answer;

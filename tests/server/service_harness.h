@@ -44,7 +44,8 @@ class ServiceHarness : public ::testing::Test {
   static v1::DecodeRequest BySlot(const v1::DecodeResponse& begun,
                                   std::initializer_list<float> tokens);
   grpc::Status Decode(const v1::DecodeRequest& request, v1::DecodeResponse* response = nullptr);
-  // A call of this one message, whatever it is, and its one answer.
+  // A call of this one message, whatever it is, and its one answer; with `authorization_` where
+  // that is not empty.
   grpc::Status Raw(const std::string& method, std::string_view bytes,
                    std::string* response = nullptr);
   // Of the sequence at layer 3, through the service.
@@ -65,6 +66,7 @@ class ServiceHarness : public ::testing::Test {
   Readiness readiness_;
   EngineMeter meter_{readiness_.metrics.get()};
   std::string folder_;
+  std::string authorization_;
   std::unique_ptr<GrpcServer> server_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::GdnService::Stub> gdn_;

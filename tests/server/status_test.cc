@@ -36,6 +36,7 @@ const std::map<std::string, grpc::StatusCode>& CodesByName() {
       {"RESOURCE_EXHAUSTED", grpc::RESOURCE_EXHAUSTED},
       {"UNAVAILABLE", grpc::UNAVAILABLE},
       {"FAILED_PRECONDITION", grpc::FAILED_PRECONDITION},
+      {"UNAUTHENTICATED", grpc::UNAUTHENTICATED},
       {"PERMISSION_DENIED", grpc::PERMISSION_DENIED},
       {"DATA_LOSS", grpc::DATA_LOSS},
       {"INTERNAL", grpc::INTERNAL},

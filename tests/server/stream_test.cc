@@ -111,6 +111,26 @@ TEST_F(StreamTest, AFaultIsInBandAndTheStreamGoesOn) {
   EXPECT_TRUE(client->End().ok());
 }
 
+// The message may arrive before, at or after the cancel, also when the stream is already over: its
+// step must not outlive the stream.
+TEST_F(StreamTest, CancelledWhileItsMessageArrives) {
+  Host();
+  for (int round = 0; round < 20; ++round) {
+    const auto blocked = Open();
+    Block(*blocked, 1);
+    for (int i = 0; i < 50; ++i) {
+      const auto client = Open();
+      client->SendDecode(1, ById({"b"}, {1}, true));
+      for (int pause = 0; pause < i; ++pause) std::this_thread::yield();
+      client->context.TryCancel();
+      EXPECT_FALSE(client->stream->Finish().ok());
+    }
+    backend_.OpenGate();
+    EXPECT_TRUE(blocked->Receive().has_decode());
+    AwaitWaiting(0);
+  }
+}
+
 TEST_F(StreamTest, AnswersComeWhenTheyAreDone) {
   Host();
   ASSERT_TRUE(Decode(ById({"b", "c"}, {1, 1}, true)).ok());

@@ -1,5 +1,6 @@
 """Client of the GDN layer server. Start at Client (blocking) or AsyncClient (asyncio)."""
 
+from .access import Tls
 from .aio import AsyncClient, AsyncStream
 from .client import Client
 from .cuda import CudaRegion
@@ -21,6 +22,7 @@ from .errors import (
     PermissionDenied,
     ResourceExhausted,
     StateLost,
+    Unauthenticated,
     Unavailable,
     Unimplemented,
 )
@@ -72,6 +74,8 @@ __all__ = [
     "Shared",
     "StateLost",
     "Stream",
+    "Tls",
+    "Unauthenticated",
     "Unavailable",
     "Unimplemented",
     "expand_bf16",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence as Seq
+from functools import partial
 
 import grpc
 from numpy.typing import ArrayLike
 
 from . import calls, wire
+from .access import Tls, Token, metadata, open_channel
 from .calls import DECODE_FIELD, PREFILL_FIELD, Call, Calls
 from .errors import Cancelled, GdnError, Internal, from_rpc_error
 from .layout import Layout
@@ -39,9 +41,13 @@ class AsyncClient:
         timeout: float | None = 10.0,
         connect_timeout: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),
+        tls: Tls | None = None,
+        token: Token | None = None,
+        affinity: str | None = None,
         options: Seq[tuple[str, object]] = (),
     ):
         self._target, self._options = target, [*calls.CHANNEL_OPTIONS, *options]
+        self._tls, self._token, self._affinity = tls, token, affinity
         self._timeout, self._connect_timeout, self._retry = timeout, connect_timeout, retry
         self._stubs: dict[str, grpc.aio.UnaryUnaryMultiCallable] = {}
 
@@ -53,7 +59,7 @@ class AsyncClient:
 
     async def connect(self) -> AsyncClient:
         """Connects and asks for the server's facts. Raises Unavailable, DeadlineExceeded."""
-        self._channel = grpc.aio.insecure_channel(self._target, options=self._options)
+        self._channel = open_channel(grpc.aio, self._target, self._tls, self._options)
         loop = asyncio.get_running_loop()
         end = loop.time() + self._connect_timeout
         for attempt in itertools.count(1):
@@ -79,7 +85,13 @@ class AsyncClient:
         stub = self._stubs.get(call.path)
         if stub is None:
             stub = self._stubs[call.path] = self._channel.unary_unary(call.path)
-        return call.parse(await stub(call.request, timeout=timeout, wait_for_ready=wait_for_ready))
+        answer = await stub(
+            call.request,
+            timeout=timeout,
+            metadata=metadata(self._token, self._affinity),
+            wait_for_ready=wait_for_ready,
+        )
+        return call.parse(answer)
 
     async def _run(self, call: Call):
         for attempt in itertools.count(1):
@@ -110,7 +122,10 @@ class AsyncClient:
 
     def stream(self) -> AsyncStream:
         """See Client.stream."""
-        return AsyncStream(self._channel.stream_stream(calls.STREAM_PATH), self._calls)
+        method = self._channel.stream_stream(calls.STREAM_PATH)
+        return AsyncStream(
+            partial(method, metadata=metadata(self._token, self._affinity)), self._calls
+        )
 
     async def get_sequence(self, request_id: str) -> Sequence:
         """See Client.get_sequence."""

@@ -12,6 +12,7 @@ import grpc
 from numpy.typing import ArrayLike
 
 from . import calls
+from .access import Tls, Token, metadata, open_channel
 from .calls import Call, Calls
 from .cuda import CudaRegion
 from .errors import Cancelled, Unavailable, from_rpc_error
@@ -46,6 +47,9 @@ class Client:
         timeout: float | None = 10.0,
         connect_timeout: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),
+        tls: Tls | None = None,
+        token: Token | None = None,
+        affinity: str | None = None,
         options: Seq[tuple[str, object]] = (),
     ):
         """Connects and asks for the server's facts (`info`).
@@ -53,10 +57,14 @@ class Client:
         target           "host:port" or "unix:/path"
         timeout          seconds for one try of a call; None: no limit
         connect_timeout  seconds to wait for a server that is starting
+        tls              how to speak TLS; None: plain text
+        token            bearer token for a server that asks for one, or a function that returns it
+        affinity         behind a proxy: clients with the same one reach the same server
         options          further gRPC channel arguments
         """
         self._timeout, self._retry = timeout, retry
-        self._channel = grpc.insecure_channel(target, options=[*calls.CHANNEL_OPTIONS, *options])
+        self._token, self._affinity = token, affinity
+        self._channel = open_channel(grpc, target, tls, [*calls.CHANNEL_OPTIONS, *options])
         self._stubs: dict[str, grpc.UnaryUnaryMultiCallable] = {}
         self.info: ServerInfo = self._connect(connect_timeout)
         self._calls = Calls(self.info)
@@ -89,7 +97,13 @@ class Client:
         stub = self._stubs.get(call.path)
         if stub is None:
             stub = self._stubs[call.path] = self._channel.unary_unary(call.path)
-        return call.parse(stub(call.request, timeout=timeout, wait_for_ready=wait_for_ready))
+        answer = stub(
+            call.request,
+            timeout=timeout,
+            metadata=metadata(self._token, self._affinity),
+            wait_for_ready=wait_for_ready,
+        )
+        return call.parse(answer)
 
     def _run(self, call: Call):
         for attempt in itertools.count(1):
@@ -166,7 +180,8 @@ class Client:
 
     def stream(self) -> Stream:
         """Opens a pipelined stream of steps. Use one for prefills and another for decodes."""
-        return Stream(self._channel.stream_stream(calls.STREAM_PATH), self._calls)
+        method = self._channel.stream_stream(calls.STREAM_PATH)
+        return Stream(partial(method, metadata=metadata(self._token, self._affinity)), self._calls)
 
     def region(self, size: int, *, prefix: str = "gdn", mode: int = 0o600) -> Region:
         """Memory of `size` bytes that is shared with the server, which must be on this machine, see
@@ -226,7 +241,7 @@ class Client:
         """
         serve = self._channel.unary_stream(calls.SHARED_MEMORY + "ServeRing")
         return Ring(
-            serve,
+            partial(serve, metadata=metadata(self._token, self._affinity)),
             self._calls,
             partial(self.region, prefix=prefix, mode=mode),
             depth,

@@ -79,6 +79,10 @@ class PermissionDenied(CallerError):
     """The server does not allow this."""
 
 
+class Unauthenticated(CallerError):
+    """The server asks for a token, and knows no such one."""
+
+
 class Unimplemented(CallerError):
     """The server does not have this method."""
 
@@ -134,6 +138,7 @@ class Internal(GdnError):
 _CLASSES = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.UNIMPLEMENTED: Unimplemented,
     grpc.StatusCode.NOT_FOUND: NotFound,

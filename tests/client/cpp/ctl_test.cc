@@ -129,6 +129,11 @@ TEST_F(CtlTest, AFailedCallSaysWhy) {
   EXPECT_THAT(err_, StartsWith("gdn-ctl: UNAVAILABLE: "));
 }
 
+TEST_F(CtlTest, ATokenFileThatHasNoneIsNamed) {
+  EXPECT_EQ(Run({"--token_file=/no/such/file", "info"}), 2);
+  EXPECT_EQ(err_, "gdn-ctl: no token in /no/such/file\n");
+}
+
 TEST_F(CtlTest, WrongUsageIsTwo) {
   for (const std::vector<std::string>& arguments :
        std::vector<std::vector<std::string>>{{},
@@ -142,7 +147,11 @@ TEST_F(CtlTest, WrongUsageIsTwo) {
                                              {"bench", "--rows=0"},
                                              {"bench", "--rows=2x"},
                                              {"top", "x"},
-                                             {"ls", "--json=1"}}) {
+                                             {"ls", "--json=1"},
+                                             {"--target", "info"},
+                                             {"--tls=yes", "info"},
+                                             {"--tls_ca", "info"},
+                                             {"--tls_cat=x", "info"}}) {
     EXPECT_EQ(RunAlone(arguments), 2);
     EXPECT_THAT(err_, StartsWith("usage: gdn-ctl"));
     EXPECT_THAT(out_, IsEmpty());

@@ -22,6 +22,7 @@ from gdn_client import (
     StateLost,
     Unavailable,
     Unimplemented,
+    Unauthenticated,
 )
 from gdn_client.calls import Call
 from fake_server import HIDDEN
@@ -80,6 +81,8 @@ def test_metadata_and_retry_delay(fake, client):
         ("MALFORMED_BATCH", InvalidArgument, CallerError),
         ("REGION_NOT_FOUND", FailedPrecondition, CallerError),
         ("REGION_DENIED", PermissionDenied, CallerError),
+        ("METHOD_DENIED", PermissionDenied, CallerError),
+        ("TOKEN_INVALID", Unauthenticated, CallerError),
         ("SEQUENCE_NOT_FOUND", NotFound, StateLost),
         ("STATE_POISONED", DataLoss, StateLost),
         ("POSITION_MISMATCH", Aborted, Aborted),
@@ -94,7 +97,7 @@ def test_each_code_has_its_class_and_is_not_retried(fake, client, reason, kind, 
     assert isinstance(e.value, reaction) and e.value.reason == reason and len(fake.requests) == 1
 
 
-@pytest.mark.parametrize("code", ["UNKNOWN", "DATA_LOSS", "UNAUTHENTICATED"])
+@pytest.mark.parametrize("code", ["UNKNOWN", "DATA_LOSS", "OUT_OF_RANGE"])
 def test_codes_without_a_class_are_internal(fake, client, code):
     fake.faults.append(grpc.StatusCode[code])
     with pytest.raises(DataLoss if code == "DATA_LOSS" else Internal) as e:

@@ -31,6 +31,8 @@ CODES = {
     "DEVICE_ERROR": grpc.StatusCode.INTERNAL,
     "REGION_NOT_FOUND": grpc.StatusCode.FAILED_PRECONDITION,
     "REGION_DENIED": grpc.StatusCode.PERMISSION_DENIED,
+    "METHOD_DENIED": grpc.StatusCode.PERMISSION_DENIED,
+    "TOKEN_INVALID": grpc.StatusCode.UNAUTHENTICATED,
 }
 
 
