@@ -27,10 +27,17 @@ enum class Method : uint8_t {
   kServeRing,
 };
 inline constexpr size_t kMethods = 11;
-inline constexpr std::array<const char*, kMethods> kMethodNames = {
-    "GetServerInfo",  "Prefill",          "Decode",         "Stream",
-    "GetSequence",    "ListSequences",    "ReleaseSequences", "RenewSequences",
-    "RegisterSharedMemory", "UnregisterSharedMemory", "ServeRing"};
+inline constexpr std::array<const char*, kMethods> kMethodNames = {"GetServerInfo",
+                                                                   "Prefill",
+                                                                   "Decode",
+                                                                   "Stream",
+                                                                   "GetSequence",
+                                                                   "ListSequences",
+                                                                   "ReleaseSequences",
+                                                                   "RenewSequences",
+                                                                   "RegisterSharedMemory",
+                                                                   "UnregisterSharedMemory",
+                                                                   "ServeRing"};
 constexpr const char* NameOf(Method method) { return kMethodNames[static_cast<size_t>(method)]; }
 inline constexpr size_t kStatusCodes = 17;  // of gRPC, OK to UNAUTHENTICATED
 

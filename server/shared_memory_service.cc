@@ -11,9 +11,8 @@ namespace {
 
 // Lets in who may call `method` and parses the request, where the server is ready for it.
 template <typename Request>
-Fault Begin(const Readiness& readiness, Method method,
-            const grpc::CallbackServerContext& context, const grpc::ByteBuffer& bytes,
-            Request* request) {
+Fault Begin(const Readiness& readiness, Method method, const grpc::CallbackServerContext& context,
+            const grpc::ByteBuffer& bytes, Request* request) {
   Fault denied = Authorize(readiness, context, NameOf(method));
   if (!denied.ok()) return denied;
   if (!Parse(bytes, request)) return MalformedMessage();

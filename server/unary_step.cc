@@ -22,9 +22,7 @@ Method MethodOf(StepKind kind) {
 UnaryStep::UnaryStep(const Readiness& readiness, StepKind kind,
                      grpc::CallbackServerContext* context, const grpc::ByteBuffer& request,
                      grpc::ByteBuffer* response)
-    : meter_(readiness, MethodOf(kind), request),
-      context_(context),
-      response_(response) {
+    : meter_(readiness, MethodOf(kind), request), context_(context), response_(response) {
   const Hosted* hosted = readiness.hosted;
   const Fault fault = Begin(readiness, hosted, kind, request);
   // The reactor may be gone as soon as it is finished or its step handed in.

@@ -47,16 +47,11 @@ std::map<std::string_view, Field> TlsFieldsOf(Tls* tls) {
 }
 
 std::map<std::string_view, Field> FieldsOf(CtlOptions* options) {
-  return {{"--target", &options->target},
-          {"--token_file", &options->token_file},
-          {"--sort", &options->sort},
-          {"--metrics", &options->metrics},
-          {"--interval", &options->interval},
-          {"--iterations", &options->iterations},
-          {"--seconds", &options->seconds},
-          {"--concurrency", &options->concurrency},
-          {"--rows", &options->rows},
-          {"--tokens", &options->tokens}};
+  return {{"--target", &options->target},     {"--token_file", &options->token_file},
+          {"--sort", &options->sort},         {"--metrics", &options->metrics},
+          {"--interval", &options->interval}, {"--iterations", &options->iterations},
+          {"--seconds", &options->seconds},   {"--concurrency", &options->concurrency},
+          {"--rows", &options->rows},         {"--tokens", &options->tokens}};
 }
 
 bool Set(std::string_view text, std::string* field) {

@@ -19,7 +19,7 @@ sys.path[:0] = [
 ]
 
 import checkpoints  # noqa: E402
-from server_process import ServerProcess  # noqa: E402
+from server_process import SMALL, ServerProcess  # noqa: E402
 
 
 def pytest_addoption(parser):
@@ -97,9 +97,6 @@ def served(start):
         return servers[key]
 
     return get
-
-
-SMALL = dict(slots=12, max_rows=8, max_tokens=96, max_decode_tokens=4, allow_synthetic_input=True)
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,9 @@ or the CUDA backend."""
 
 import numpy as np
 import pytest
-from conftest import SMALL
 from gdn_client import Layout
 from objects import register
+from server_process import SMALL
 from steps import Twins, begin, hidden, reason_of
 
 

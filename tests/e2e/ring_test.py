@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import SMALL
 from gdn_client import (
     NO_RETRY,
     Client,
@@ -22,6 +21,7 @@ from gdn_client.errors import from_rpc_error
 from gdn_client.proto import message
 from gdn_client.ring_memory import WORDS
 from objects import SERVICE, SharedObject, register, unregister
+from server_process import SMALL
 from steps import Twins, begin, hidden, reason_of
 
 QUEUE = 1 << 15

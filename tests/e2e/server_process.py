@@ -71,6 +71,10 @@ class ReadyProcess:
         self.process.stdout.close()
 
 
+# Flags of the server that most tests share.
+SMALL = dict(slots=12, max_rows=8, max_tokens=96, max_decode_tokens=4, allow_synthetic_input=True)
+
+
 class ServerProcess(ReadyProcess):
     """gdn-server with these flags."""
 

@@ -9,11 +9,11 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import SMALL
 from gdn_client import NO_RETRY, Client, InvalidArgument, Layout
 from gdn_client.layout import input_tensors
 from gdn_client.proto import message
 from objects import SharedObject, register, unregister
+from server_process import SMALL
 from steps import Twins, begin, floats, hidden, raw_call, reason_of
 
 SIZE = 1 << 16
