@@ -15,6 +15,7 @@ POD = DEPLOYMENT["spec"]["template"]["spec"]
 CONTAINER = POD["containers"][0]
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
 TARGETS = set(re.findall(r"^FROM \S+ AS (\S+)$", (DOCKER / "Dockerfile").read_text(), re.M))
+FLAGS = dict((argument[2:] + "=true").split("=")[:2] for argument in CONTAINER["args"])
 DRAIN_TIMEOUT = 30  # seconds, the server's default
 
 
@@ -48,16 +49,14 @@ def test_it_runs_on_a_gpu_and_as_nobody():
 
 
 def test_probes_ask_where_it_listens():
-    flags = dict(argument[2:].split("=") for argument in CONTAINER["args"])
-    (port,) = {int(flags["listen"].rsplit(":")[-1]), CONTAINER["ports"][0]["containerPort"]}
+    (port,) = {int(FLAGS["listen"].rsplit(":")[-1]), CONTAINER["ports"][0]["containerPort"]}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert CONTAINER[probe]["grpc"] == {"port": port}
 
 
 def test_there_is_time_to_drain():
     pause = int(CONTAINER["lifecycle"]["preStop"]["exec"]["command"][1])
-    flags = dict(argument[2:].split("=") for argument in CONTAINER["args"])
-    drain = int(flags["drain_timeout"].removesuffix("s"))
+    drain = int(FLAGS["drain_timeout"].removesuffix("s"))
     assert pause + drain < POD["terminationGracePeriodSeconds"]
     assert DRAIN_TIMEOUT < int(COMPOSE["server"]["stop_grace_period"].removesuffix("s"))
 

@@ -27,6 +27,7 @@ def both_steps(client, channel, give_up):
         assert client.get_sequence("a").positions[0] == 4 + i
         want = client.decode(0, client.rows(**twin, positions=[3 + i]), x[i : i + 1])
         assert np.array_equal(answer.output, want.output)
+    client.release(["a", "twin"])
     return outcomes
 
 
@@ -35,7 +36,6 @@ def test_deadlines(client, channel):
 
     def give_up(method, data):
         try:
-            # gRPC's timers tick in milliseconds: an idle server answers within one.
             method(data, timeout=rng.choice([0, 10 ** rng.uniform(-5, -2.5)]))
             return "done"
         except grpc.RpcError as e:
@@ -43,7 +43,8 @@ def test_deadlines(client, channel):
             assert isinstance(error, DeadlineExceeded) or error.reason == "QUEUE_FULL", error
             return "gave up"
 
-    assert both_steps(client, channel, give_up)["gave up"] > 0
+    # gRPC's timers tick in milliseconds, and an idle server answers within one.
+    assert any(both_steps(client, channel, give_up)["gave up"] > 0 for _ in range(50))
 
 
 def test_cancellation(client, channel):

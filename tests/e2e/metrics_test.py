@@ -156,8 +156,7 @@ def test_an_address_that_is_taken_ends_the_start(launch, metered):
 
 
 def test_without_the_flag_nothing_listens(server):
-    events = [json.loads(line)["event"] for line in server.log.read_text().splitlines()]
-    assert "metrics" not in events
+    assert '"event":"metrics"' not in server.log.read_text()
 
 
 # ---- names
