@@ -2,6 +2,8 @@
 
 import copy
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import kubernetes_validate
@@ -11,6 +13,8 @@ import yaml
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 MANIFESTS = list(yaml.safe_load_all((DOCKER / "kubernetes/gdn-server.yaml").read_text()))
 DEPLOYMENT, SERVICE, BUDGET, POLICY = MANIFESTS
+MONITOR = yaml.safe_load((DOCKER / "kubernetes/service-monitor.yaml").read_text())
+KUSTOMIZATION = yaml.safe_load((DOCKER / "kustomization.yaml").read_text())
 POD = DEPLOYMENT["spec"]["template"]["spec"]
 CONTAINER = POD["containers"][0]
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
@@ -49,9 +53,34 @@ def test_it_runs_on_a_gpu_and_as_nobody():
 
 
 def test_probes_ask_where_it_listens():
-    (port,) = {int(FLAGS["listen"].rsplit(":")[-1]), CONTAINER["ports"][0]["containerPort"]}
+    ports = {port["name"]: port["containerPort"] for port in CONTAINER["ports"]}
+    assert int(FLAGS["metrics_listen"].rsplit(":")[-1]) == ports["metrics"]
+    (port,) = {int(FLAGS["listen"].rsplit(":")[-1]), ports["grpc"]}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert CONTAINER[probe]["grpc"] == {"port": port}
+
+
+def test_prometheus_finds_the_metrics():
+    assert MONITOR["spec"]["selector"]["matchLabels"] == SERVICE["metadata"]["labels"]
+    (endpoint,) = MONITOR["spec"]["endpoints"]
+    (port,) = (port for port in SERVICE["spec"]["ports"] if port["name"] == endpoint["port"])
+    assert port["targetPort"] in [port["name"] for port in CONTAINER["ports"]]
+    open_ports = [port["port"] for rule in POLICY["spec"]["ingress"] for port in rule["ports"]]
+    assert sorted(open_ports) == sorted(port["name"] for port in CONTAINER["ports"])
+
+
+def test_the_base_has_every_manifest():
+    manifests = {f"kubernetes/{path.name}" for path in (DOCKER / "kubernetes").glob("*.yaml")}
+    assert set(KUSTOMIZATION["resources"]) == manifests
+    for generator in KUSTOMIZATION["configMapGenerator"]:
+        assert all((DOCKER / name).is_file() for name in generator["files"])
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kustomize_builds_it():
+    built = subprocess.run(["kubectl", "kustomize", DOCKER], capture_output=True, check=True)
+    kinds = sorted(manifest["kind"] for manifest in yaml.safe_load_all(built.stdout))
+    assert kinds == sorted([*(m["kind"] for m in MANIFESTS), "ServiceMonitor", "ConfigMap"])
 
 
 def test_there_is_time_to_drain():
