@@ -28,10 +28,11 @@ from .errors import (
 )
 from .keeper import AsyncKeeper, Keeper
 from .layout import DataType, Geometry, Layout
-from .region import Region, Shared
+from .region import Region
 from .retry import NO_RETRY, RetryPolicy
 from .ring import Posted, Ring
 from .rows import PAD_SLOT, Rows
+from .shared import Shared
 from .stream import Stream
 from .types import Answer, Renewal, Sequence, ServerInfo
 

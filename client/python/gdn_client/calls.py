@@ -16,8 +16,8 @@ from . import types, wire
 from .dtype import ITEM_SIZE, from_wire, to_wire
 from .layout import Layout, input_tensors, output_width
 from .proto import message
-from .region import Shared
 from .rows import Rows
+from .shared import Shared
 
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .layout import DataType
-from .region import Shared
+from .shared import Shared
 
 if TYPE_CHECKING:
     import torch

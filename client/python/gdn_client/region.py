@@ -6,20 +6,13 @@ import mmap
 import os
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from . import wire
 from .dtype import from_wire
 from .layout import DataType
-
-if TYPE_CHECKING:
-    import torch
-
-    from .cuda import CudaRegion
+from .shared import Shared
 
 _FOLDER = "/dev/shm"
 
@@ -75,22 +68,3 @@ class Region:
         """Where a step has its tensors: the input as it would be sent, one tensor behind the other,
         and the output. They may begin at the same byte, but not otherwise overlap."""
         return Shared(self, input_offset, output_offset)
-
-
-@dataclass(frozen=True)
-class Shared:
-    """Tensors in a region; made by its at()."""
-
-    region: Region | CudaRegion
-    input_offset: int
-    output_offset: int
-    encoded: bytes = field(init=False, repr=False)
-    """The field `shared_memory` of a request."""
-
-    def __post_init__(self) -> None:
-        place = wire.shared_memory(self.region.name, self.input_offset, self.output_offset)
-        object.__setattr__(self, "encoded", place)
-
-    def output(self, size: int, data_type: DataType, width: int) -> np.ndarray | torch.Tensor:
-        """The output's `size` bytes as [tokens, width], where they lie."""
-        return self.region.output(self.output_offset, size, data_type, width)

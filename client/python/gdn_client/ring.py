@@ -16,9 +16,10 @@ from .dtype import ITEM_SIZE
 from .errors import Cancelled, DeadlineExceeded, GdnError, Unavailable, from_rpc_error
 from .layout import input_tensors, output_width
 from .proto import message
-from .region import Region, Shared
+from .region import Region
 from .ring_memory import TO_READ, TO_WRITE, WORDS, RingMemory, record_bytes
 from .rows import Rows
+from .shared import Shared
 from .stream import read_answer
 from .types import Answer
 
