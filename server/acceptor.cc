@@ -5,6 +5,7 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -58,7 +59,10 @@ Acceptor::~Acceptor() {
   thread_.join();
   for (const auto& [fd, door] : connections_) close(fd);
   for (const Door& door : doors_) {
-    if (door.listener.address.is_unix()) unlink(door.listener.address.path.c_str());
+    if (!door.listener.address.is_unix()) continue;
+    const char* path = door.listener.address.path.c_str();
+    struct stat status = {};  // it may be a successor's by now
+    if (lstat(path, &status) == 0 && status.st_ino == door.listener.inode) unlink(path);
   }
 }
 
@@ -87,6 +91,7 @@ void Acceptor::Run() {
 }
 
 void Acceptor::Accept(int socket, Door* door) {
+  if (spare_.get() < 0) spare_ = Spare();
   FileDescriptor connection(accept4(socket, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
   if (connection.get() < 0) {
     if (errno == EMFILE || errno == ENFILE) Refuse(socket);

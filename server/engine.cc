@@ -199,6 +199,8 @@ void Engine::TakeCall(Task& task) {
   task.item.waits_for_all = task.call.waits_for_all;
   task.item.holds_up = task.call.holds_up;
   for (const std::string& id : task.call.request_ids) task.keys.push_back(KeyOf(id));
+  std::sort(task.keys.begin(), task.keys.end());
+  task.keys.erase(std::unique(task.keys.begin(), task.keys.end()), task.keys.end());
 }
 
 // The sequence a row is about, or 0 where its fence fits none. It must fit none later either: a

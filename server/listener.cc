@@ -31,12 +31,22 @@ bool Bind(int fd, const void* name, socklen_t size) {
   return bind(fd, static_cast<const sockaddr*>(name), size) == 0 && listen(fd, kBacklog) == 0;
 }
 
+// A socket file may be what is left of a process that was killed.
+bool IsListenedOn(const sockaddr_un& name) {
+  const FileDescriptor fd = NewSocket(AF_UNIX);
+  const int result = connect(fd.get(), reinterpret_cast<const sockaddr*>(&name), sizeof(name));
+  return result == 0 || errno == EAGAIN;  // EAGAIN: its backlog is full
+}
+
 absl::StatusOr<Listener> ListenUnix(const Address& address, mode_t mode) {
   sockaddr_un name = {};
   name.sun_family = AF_UNIX;
   address.path.copy(name.sun_path, sizeof(name.sun_path) - 1);
-  struct stat old = {};
-  if (lstat(name.sun_path, &old) == 0 && S_ISSOCK(old.st_mode)) unlink(name.sun_path);
+  struct stat status = {};
+  if (lstat(name.sun_path, &status) == 0 && S_ISSOCK(status.st_mode)) {
+    if (IsListenedOn(name)) return CannotListen(address, std::strerror(EADDRINUSE));
+    unlink(name.sun_path);
+  }
 
   FileDescriptor fd = NewSocket(AF_UNIX);
   // Of the whole process, but the server's other threads make no files while it starts.
@@ -48,6 +58,7 @@ absl::StatusOr<Listener> ListenUnix(const Address& address, mode_t mode) {
   Listener listener;
   listener.sockets.push_back(std::move(fd));
   listener.address = address;
+  if (lstat(name.sun_path, &status) == 0) listener.inode = status.st_ino;
   return listener;
 }
 

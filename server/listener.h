@@ -33,6 +33,7 @@ class FileDescriptor {
 struct Listener {
   std::vector<FileDescriptor> sockets;  // one for each address that a name has
   Address address;                      // with the port that was given
+  ino_t inode = 0;                      // of a Unix socket's file
 };
 
 // Listens. A Unix socket has `unix_mode` from its first moment, and takes the place of one that

@@ -146,8 +146,8 @@ absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) 
   hosted.output_pool = *std::move(output_pool);
   hosted.backend = (*backend)->name();
   auto thread = std::make_unique<EngineThread>(&engine);
+  (*server)->SetServing(true);  // first: a step may lose the device as soon as there are any
   readiness.hosted = &hosted;
-  (*server)->SetServing(true);
   std::printf("ready: listening on %s, layers %zu, backend %s, instance %s\n",
               absl::StrJoin((*server)->addresses(), ",").c_str(), model.layers.size(),
               hosted.backend.c_str(), readiness.instance_id.c_str());

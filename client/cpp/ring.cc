@@ -16,12 +16,18 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t kWordsBytes = 512;
 constexpr uint32_t kToRead = 1;
+constexpr uint32_t kToWrite = 2;
 constexpr std::chrono::microseconds kSpin{1000};
 
 struct Bell {
   std::atomic<uint32_t> rung;
   std::atomic<uint32_t> sleeps_for;
 
+  // Rings if its side sleeps for this. Changes nothing else, but is ordered with that side's
+  // exchange: one of the two sees what the other has done.
+  void Ring(uint32_t what) {
+    if ((sleeps_for.fetch_or(0, std::memory_order_acq_rel) & what) != 0) Wake();
+  }
   void Wake() {
     ++rung;
     syscall(SYS_futex, &rung, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
@@ -109,10 +115,7 @@ bool Ring::Post(std::string_view request) {
   requests_.CopyIn(requests_.at + sizeof length, request.data(), request.size());
   requests_.at += RecordBytes(length);
   words_->requests_written.store(requests_.at, std::memory_order_release);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  if ((words_->server.sleeps_for.load(std::memory_order_relaxed) & kToRead) != 0) {
-    words_->server.Wake();
-  }
+  words_->server.Ring(kToRead);
   return true;
 }
 
@@ -124,11 +127,7 @@ bool Ring::TakeNext(std::string* response) {
   responses_.CopyOut(responses_.at + sizeof length, response->data(), length);
   responses_.at += RecordBytes(length);
   words_->responses_read.store(responses_.at, std::memory_order_release);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  constexpr uint32_t kToWrite = 2;
-  if ((words_->server.sleeps_for.load(std::memory_order_relaxed) & kToWrite) != 0) {
-    words_->server.Wake();
-  }
+  words_->server.Ring(kToWrite);
   return true;
 }
 
@@ -142,8 +141,7 @@ bool Ring::Receive(std::string* response, std::chrono::milliseconds timeout) {
     if (spin && waited < kSpin) continue;
     Bell& bell = words_->caller;
     const uint32_t seen = bell.rung.load(std::memory_order_acquire);
-    bell.sleeps_for.store(kToRead, std::memory_order_relaxed);
-    std::atomic_thread_fence(std::memory_order_seq_cst);
+    bell.sleeps_for.exchange(kToRead, std::memory_order_acq_rel);
     const auto left = std::chrono::duration_cast<std::chrono::nanoseconds>(timeout - waited);
     const timespec limit = {static_cast<time_t>(left.count() / 1'000'000'000),
                             static_cast<long>(left.count() % 1'000'000'000)};

@@ -132,7 +132,7 @@ absl::Status CudaBackend::Begin(const Batch& batch) {
   Staging& own = staging(buffers);
   own.CopyIn(batch, step, errors);
   if (step.tokens > 0) Compute(buffers, step, errors);
-  own.CopyOut(errors);
+  if (errors.ok()) own.CopyOut(errors);
   return Settle(errors);
 }
 
@@ -146,8 +146,12 @@ absl::Status CudaBackend::End(std::span<RowFault> faults) {
 }
 
 // An error of CUDA's is the device's end: what it was doing, and all that it would do, is lost.
+// Where it goes on all the same, it is waited for: its copies must not reach memory that is given
+// back.
 absl::Status CudaBackend::Settle(const Errors& errors) {
-  if (!errors.ok()) lost_ = errors.status();
+  if (errors.ok()) return lost_;
+  lost_ = errors.status();
+  cudaDeviceSynchronize();
   return lost_;
 }
 

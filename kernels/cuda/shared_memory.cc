@@ -11,8 +11,14 @@ namespace gdn {
 namespace cuda {
 namespace {
 
+// An error that is dealt with here must not be met again by who launches a kernel next.
+cudaError_t Forget(cudaError_t error) {
+  if (error != cudaSuccess) cudaGetLastError();
+  return error;
+}
+
 absl::Status ToStatus(const char* what, cudaError_t error) {
-  if (error == cudaSuccess) return absl::OkStatus();
+  if (Forget(error) == cudaSuccess) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(what, ": ", cudaGetErrorString(error), "."));
 }
 
@@ -42,7 +48,7 @@ class ReachedMemory : public DeviceMemory {
 class PinnedMemory final : public ReachedMemory {
  public:
   PinnedMemory(std::byte* host, std::byte* address) : ReachedMemory(address), host_(host) {}
-  ~PinnedMemory() override { cudaHostUnregister(host_); }
+  ~PinnedMemory() override { Forget(cudaHostUnregister(host_)); }
 
  private:
   std::byte* const host_;
@@ -51,7 +57,7 @@ class PinnedMemory final : public ReachedMemory {
 class IpcMemory final : public ReachedMemory {
  public:
   using ReachedMemory::ReachedMemory;
-  ~IpcMemory() override { cudaIpcCloseMemHandle(address()); }
+  ~IpcMemory() override { Forget(cudaIpcCloseMemHandle(address())); }
 };
 
 // The bytes from `address`, where its allocation begins, to the allocation's end; 0: not known.

@@ -34,7 +34,7 @@ void OnBusError(int, siginfo_t* info, void*) {
   for (Guarded& place : guarded) {
     const std::byte* end = place.end.load(std::memory_order_acquire);
     std::byte* begin = place.begin.load(std::memory_order_relaxed);
-    if (at < begin || at >= end) continue;
+    if (at < begin || at >= end || place.end.load(std::memory_order_acquire) != end) continue;
     place.lost = true;
     void* zeros = mmap(begin, static_cast<size_t>(end - begin), PROT_READ | PROT_WRITE,
                        MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -80,7 +80,7 @@ Region::~Region() {
   device_.reset();
   mapping_.reset();
   file_.reset();
-  if (on_gone_) on_gone_();
+  for (const auto& on_gone : on_gone_) on_gone();
 }
 
 Fault Region::OpenPosix(std::string_view name, uint64_t size, std::string_view prefix,

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "kernels/device_memory.h"
 #include "server/fault.h"
@@ -23,7 +24,7 @@ class Region {
   // Memory of the device by its cudaIpcMemHandle_t. No opener: UNSUPPORTED.
   static Fault OpenIpc(std::string_view handle, uint64_t size, DeviceMemoryOpener* opener,
                        std::shared_ptr<Region>* region);
-  // Unmaps it, and then calls what on_gone was set to.
+  // Unmaps it, and then calls what was added.
   ~Region();
 
   uint64_t size() const { return size_; }
@@ -35,8 +36,8 @@ class Region {
   // was met with.
   uint64_t present() const;
 
-  // REQUIRES that whoever else holds the region does not look at it.
-  void set_on_gone(std::function<void()> on_gone) { on_gone_ = std::move(on_gone); }
+  // By one thread at a time.
+  void add_on_gone(std::function<void()> on_gone) { on_gone_.push_back(std::move(on_gone)); }
 
  private:
   class File;
@@ -47,7 +48,7 @@ class Region {
   std::unique_ptr<File> file_;
   std::unique_ptr<SharedMapping> mapping_;
   std::unique_ptr<DeviceMemory> device_;  // of what is mapped, so gone before it
-  std::function<void()> on_gone_;
+  std::vector<std::function<void()>> on_gone_;
 };
 
 }  // namespace gdn

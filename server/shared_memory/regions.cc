@@ -43,21 +43,29 @@ Fault Regions::Open(const v1::RegisterSharedMemoryRequest& request,
 
 Fault Regions::Unregister(std::string_view name, std::function<void()> done) {
   if (Fault fault = CheckName(name); !fault.ok()) return fault;
-  std::shared_ptr<Region> region;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto found = regions_.find(absl::string_view(name.data(), name.size()));
-    if (found != regions_.end()) {
-      region = std::move(found->second);
-      regions_.erase(found);
-    }
-  }
-  if (region == nullptr) {
+  if (std::shared_ptr<Region> region = Leave(name); region == nullptr) {
     done();
   } else {
-    region->set_on_gone(std::move(done));
+    const std::lock_guard lock(mutex_);
+    region->add_on_gone(std::move(done));
   }
   return {};
+}
+
+// The region of this name, or the last one, which steps still hold; or null.
+std::shared_ptr<Region> Regions::Leave(std::string_view name) {
+  const absl::string_view key(name.data(), name.size());
+  const std::lock_guard lock(mutex_);
+  absl::erase_if(leaving_, [](const auto& entry) { return entry.second.expired(); });
+  const auto found = regions_.find(key);
+  if (found == regions_.end()) {
+    const auto before = leaving_.find(key);
+    return before == leaving_.end() ? nullptr : before->second.lock();
+  }
+  std::shared_ptr<Region> region = std::move(found->second);
+  regions_.erase(found);
+  leaving_[key] = region;
+  return region;
 }
 
 std::shared_ptr<Region> Regions::Find(std::string_view name) const {

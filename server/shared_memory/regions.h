@@ -29,11 +29,14 @@ class Regions {
 
  private:
   Fault Open(const v1::RegisterSharedMemoryRequest& request, std::shared_ptr<Region>* region) const;
+  std::shared_ptr<Region> Leave(std::string_view name);
 
   const std::string prefix_;
   DeviceMemoryOpener* const opener_;
   mutable std::mutex mutex_;
   absl::flat_hash_map<std::string, std::shared_ptr<Region>> regions_;
+  // Unregistered, and still held: whoever unregisters them once more waits for the same.
+  absl::flat_hash_map<std::string, std::weak_ptr<Region>> leaving_;
 };
 
 }  // namespace gdn

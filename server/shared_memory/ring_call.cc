@@ -80,6 +80,13 @@ Fault RingCall::Open(const Hosted& hosted, const v1::Ring& ring) {
   std::byte* begin = region->host() + ring.offset();
   std::byte* queues = begin + kRingWordsBytes;
   auto* words = reinterpret_cast<RingWords*>(begin);
+  for (const RingWords::Word* word : {&words->requests_written, &words->requests_read,
+                                      &words->responses_written, &words->responses_read}) {
+    if (word->value != 0) {
+      return FaultOf(v1::ERROR_REASON_UNSUPPORTED,
+                     "The ring was served before: its words are not 0.");
+    }
+  }
   place_.words = words;
   place_.requests.emplace(RingBytes{queues, ring.request_bytes()}, &words->requests_written.value,
                           &words->requests_read.value);

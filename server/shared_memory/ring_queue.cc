@@ -20,8 +20,9 @@ constexpr uint64_t RecordBytes(uint64_t length) { return kLengthBytes + (length 
 }  // namespace
 
 void RingBell::Ring(uint32_t what) {
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  if ((sleeps_for.load(std::memory_order_relaxed) & what) != 0) Wake();
+  // Changes nothing, but is ordered with the other side's exchange: one of the two sees what the
+  // other has done.
+  if ((sleeps_for.fetch_or(0, std::memory_order_acq_rel) & what) != 0) Wake();
 }
 
 void RingBell::Wake() {

@@ -100,8 +100,7 @@ class RingWriter {
 template <typename Ready>
 void RingBell::Sleep(uint32_t what, std::chrono::milliseconds longest, const Ready& ready) {
   const uint32_t seen = rung.load(std::memory_order_acquire);
-  sleeps_for.store(what, std::memory_order_relaxed);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  sleeps_for.exchange(what, std::memory_order_acq_rel);
   if (!ready()) Wait(seen, longest);
   sleeps_for.store(0, std::memory_order_relaxed);
 }

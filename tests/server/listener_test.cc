@@ -48,6 +48,15 @@ TEST_F(ListenerTest, AUnixSocketHasItsMode) {
   umask(before);
 }
 
+TEST_F(ListenerTest, ASocketThatIsListenedOnIsLeftAlone) {
+  const auto first = OnPath();
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ(OnPath().status().code(), absl::StatusCode::kUnavailable);
+  struct stat status = {};
+  ASSERT_EQ(lstat(path_.c_str(), &status), 0);
+  EXPECT_EQ(status.st_ino, first->inode);
+}
+
 TEST_F(ListenerTest, AnOldSocketIsReplacedAndAFileIsNot) {
   ASSERT_TRUE(OnPath().ok());
   ASSERT_TRUE(OnPath().ok());

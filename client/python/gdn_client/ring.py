@@ -75,14 +75,14 @@ class Ring:
         self._step_bytes = step_bytes or _largest_decode(calls)
         self._first = WORDS + 2 * queue_bytes
         self._region = make_region(self._first + 2 * depth * self._step_bytes)
-        self._memory = RingMemory(self._region.memory, queue_bytes)
         self._places = deque(range(depth))
         self._pending: dict[int, tuple[Rows, object, Posted]] = {}
         self._next_tag = 1
         self._ended: GdnError | None = None
         try:
+            self._memory = RingMemory(self._region.memory, queue_bytes)
             self._call = self._open(serve)
-        except GdnError:
+        except BaseException:
             self._region.close()
             raise
         self._watcher = threading.Thread(target=self._watch, name="gdn-ring", daemon=True)
@@ -151,6 +151,14 @@ class Ring:
             self._wait(lambda: bool(self._places), None)
             place = self._places.popleft()
             x = self._fill(place, tensors)
+        try:
+            return self._write(kind, layer, rows, x, seed, place)
+        except BaseException:
+            if place is not None:
+                self._places.append(place)
+            raise
+
+    def _write(self, kind: int, layer: int, rows: Rows, x, seed: int, place: int | None) -> Posted:
         tag, self._next_tag = self._next_tag, self._next_tag + 1
         step = self._calls.request(layer, rows, x, seed)
         request = wire.stream_request(tag, kind, step)

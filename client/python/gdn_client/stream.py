@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import Future
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from . import wire
@@ -23,10 +24,16 @@ def read_answer(calls: Calls, data: bytes, pending: dict):
     found = dict(wire.fields(data))
     if found.get(1) not in pending:
         raise ValueError("an answer without a request")
-    rows, x, future = pending.pop(found[1])
+    rows, x, future = pending[found[1]]
     if 2 in found:
-        return future, from_status(status_pb2.Status.FromString(bytes(found[2])))
-    return future, calls.answer(found.get(PREFILL_FIELD, found.get(DECODE_FIELD, b"")), rows, x)
+        try:
+            answer = from_status(status_pb2.Status.FromString(bytes(found[2])))
+        except DecodeError as e:
+            raise ValueError("an answer that does not parse") from e
+    else:
+        answer = calls.answer(found.get(PREFILL_FIELD, found.get(DECODE_FIELD, b"")), rows, x)
+    del pending[found[1]]
+    return future, answer
 
 
 class Stream:

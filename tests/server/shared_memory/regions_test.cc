@@ -61,6 +61,19 @@ TEST_F(RegionsTest, AnUnregisteredOneStaysWithWhoHasIt) {
   EXPECT_NE(regions_.Find("r"), nullptr);
 }
 
+TEST_F(RegionsTest, WhoeverUnregistersItOnceMoreWaitsAsWell) {
+  const SharedObject object(kPage);
+  Register(Posix("r", object.name(), kPage));
+  auto region = regions_.Find("r");
+  int done = 0;
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(regions_.Unregister("r", [&] { ++done; }).ok());
+  EXPECT_EQ(done, 0);
+  region.reset();
+  EXPECT_EQ(done, 2);
+  EXPECT_TRUE(regions_.Unregister("r", [&] { ++done; }).ok());
+  EXPECT_EQ(done, 3);
+}
+
 TEST_F(RegionsTest, OneThatIsNotThereIsGoneAtOnce) {
   bool done = false;
   EXPECT_TRUE(regions_.Unregister("r", [&] { done = true; }).ok());
