@@ -3,10 +3,10 @@
 
 #include <cuda_runtime_api.h>
 
-#include <compare>
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <tuple>
 
 #include "kernels/cuda/errors.h"
 #include "kernels/layout.h"
@@ -26,7 +26,10 @@ class StepGraphs {
     int64_t rows = 0;
     int buffers = 0;
 
-    friend auto operator<=>(const Key&, const Key&) = default;
+    friend bool operator<(const Key& a, const Key& b) {
+      return std::tie(a.layer, a.layout, a.rows, a.buffers) <
+             std::tie(b.layer, b.layout, b.rows, b.buffers);
+    }
   };
 
   // Launches the graph of the step; what it has not seen it captures first from `enqueue`, which
