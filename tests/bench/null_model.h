@@ -6,6 +6,7 @@
 
 #include "kernels/backend.h"
 #include "server/engine.h"
+#include "server/validate_step.h"
 
 namespace gdn {
 
@@ -35,6 +36,19 @@ inline EngineOptions NullOptions(const BackendShape& shape) {
   options.step_ttl = absl::Minutes(10);
   options.prefill_max_wait = absl::Seconds(1);
   return options;
+}
+
+// One layer, 0, with its projections.
+inline StepLimits NullLimits(const BackendShape& shape) {
+  StepLimits limits;
+  limits.geometry = shape.geometry;
+  limits.layers = {0};
+  limits.projections = true;
+  limits.slots = static_cast<uint32_t>(shape.slots);
+  limits.max_rows = static_cast<uint32_t>(shape.max_rows);
+  limits.max_tokens = static_cast<uint64_t>(shape.max_tokens);
+  limits.max_decode_tokens = static_cast<uint32_t>(shape.max_decode_tokens);
+  return limits;
 }
 
 }  // namespace gdn

@@ -17,15 +17,8 @@ class NullServer {
   // Listens on `addresses`; `reflection` as the server has it.
   NullServer(const BackendShape& shape, const std::vector<std::string>& addresses, bool reflection)
       : backend_(shape), engine_(NullOptions(shape), &backend_) {
-    StepLimits& limits = hosted_.limits;
-    limits.geometry = shape.geometry;
-    limits.layers = {0};
-    limits.projections = true;
-    limits.slots = static_cast<uint32_t>(shape.slots);
-    limits.max_rows = static_cast<uint32_t>(shape.max_rows);
-    limits.max_tokens = static_cast<uint64_t>(shape.max_tokens);
-    limits.max_decode_tokens = static_cast<uint32_t>(shape.max_decode_tokens);
-    limits.allow_synthetic_input = true;
+    hosted_.limits = NullLimits(shape);
+    hosted_.limits.allow_synthetic_input = true;
     hosted_.engine = &engine_;
     readiness_.hosted = &hosted_;
     thread_ = std::make_unique<EngineThread>(&engine_);

@@ -55,15 +55,8 @@ class PlanesServer {
         opener_(std::move(opener)),
         regions_("gdn", opener_.get()),
         engine_(NullOptions(shape), &backend_) {
-    StepLimits& limits = hosted_.limits;
-    limits.geometry = shape.geometry;
-    limits.layers = {0};
-    limits.projections = true;
-    limits.slots = static_cast<uint32_t>(shape.slots);
-    limits.max_rows = static_cast<uint32_t>(shape.max_rows);
-    limits.max_tokens = static_cast<uint64_t>(shape.max_tokens);
-    limits.max_decode_tokens = static_cast<uint32_t>(shape.max_decode_tokens);
-    limits.allow_shared_memory = true;
+    hosted_.limits = NullLimits(shape);
+    hosted_.limits.allow_shared_memory = true;
     hosted_.engine = &engine_;
     hosted_.regions = &regions_;
     readiness_.hosted = &hosted_;

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import scrape
-from gdn_client import Client, NO_RETRY
 from steps import begin, hidden
 
 FLAGS = dict(slots=8, max_rows=4, max_tokens=96, max_decode_tokens=4, metrics_listen="127.0.0.1:0")
@@ -27,10 +26,8 @@ def metered(served):
 
 
 @pytest.fixture
-def client(metered):
-    with Client(metered.target, retry=NO_RETRY, timeout=60) as client:
-        yield client
-        client.release([s.request_id for s in client.list_sequences()])
+def server(metered):
+    return metered
 
 
 @pytest.fixture

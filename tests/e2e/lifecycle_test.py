@@ -40,6 +40,30 @@ def test_info(client, checkpoint):
     assert info.max_message_bytes >= info.max_tokens * 4 * g.hidden_size
 
 
+def test_a_socket_that_is_listened_on_is_left_alone(launch, server):
+    (path,) = (t for t in server.targets if t.startswith("unix:"))
+    assert launch("small", **FLAGS, listen=path).process.wait(timeout=120) == 1
+    with Client(path) as client:
+        assert client.info.slots
+
+
+def test_the_socket_of_a_successor_stays(start, tmp_path):
+    path = tmp_path / "gdn.sock"
+    first = start("small", **FLAGS, listen=f"unix:{path}")
+    path.unlink()
+    second = start("small", **FLAGS, listen=f"unix:{path}")
+    assert first.stop() == 0
+    with Client(f"unix:{path}") as client:
+        assert client.info.slots
+    assert second.stop() == 0 and not path.exists()
+
+
+def test_an_id_may_stand_in_a_call_twice(client):
+    begin(client, "a", "b")
+    client.release(["a", "a", "b", "a"])
+    assert list(client.list_sequences()) == []
+
+
 def test_slots_used(client, server):
     begin(client, "a", "b")
     with Client(server.target) as other:

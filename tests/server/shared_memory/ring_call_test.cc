@@ -222,6 +222,8 @@ TEST_F(RingCallTest, RingsThatAreRefused) {
   EXPECT_EQ(refused(1 << 20, kResponses, 0), "INPUT_SIZE_MISMATCH");
   EXPECT_EQ(refused(4096, kResponses, ~uint64_t{0} - 63), "INPUT_SIZE_MISMATCH");
   EXPECT_EQ(refused(4096, kResponses, region_->size() / 64 * 64), "INPUT_SIZE_MISMATCH");
+  words_->responses_read.value = 8;  // it was served before
+  EXPECT_EQ(refused(kRequests, kResponses, 0), "UNSUPPORTED");
   ring_.reset();
   region_.reset();
   client::Error error;
