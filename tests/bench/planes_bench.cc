@@ -22,6 +22,7 @@
 #include "grpcpp/server_builder.h"
 #include "server/message.h"
 #include "server/transport.h"
+#include "tests/bench/bare_echo.h"
 #include "tests/bench/planes_server.h"
 #include "tests/testing/null_backend.h"
 #ifdef GDN_HAVE_CUDA
@@ -42,7 +43,6 @@ const BackendShape kShape = NullShape(/*slots=*/2 * kMostRows);
 const size_t kRowBytes = static_cast<size_t>(kShape.geometry.hidden_size) * 2;
 
 using Clock = std::chrono::steady_clock;
-using RawDecode = v1::GdnService::WithRawCallbackMethod_Decode<v1::GdnService::Service>;
 
 double Microseconds(Clock::duration d) {
   return std::chrono::duration<double, std::micro>(d).count();
@@ -53,27 +53,19 @@ double Microseconds(Clock::duration d) {
   std::exit(1);
 }
 
-class Echo : public RawDecode {
+class Echo {
  public:
   explicit Echo(const std::string& address) {
     grpc::ServerBuilder builder;
     TuneServer({.message_bytes = 64 << 20}, &builder);
     builder.AddListeningPort(address, grpc::InsecureServerCredentials());
-    builder.RegisterService(this);
+    builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
   }
-  ~Echo() override { server_->Shutdown(); }
+  ~Echo() { server_->Shutdown(); }
 
  private:
-  grpc::ServerUnaryReactor* Decode(grpc::CallbackServerContext* context,
-                                   const grpc::ByteBuffer* request,
-                                   grpc::ByteBuffer* response) override {
-    *response = *request;
-    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    reactor->Finish(grpc::Status::OK);
-    return reactor;
-  }
-
+  BareEcho service_;
   std::unique_ptr<grpc::Server> server_;
 };
 

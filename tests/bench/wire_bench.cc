@@ -17,6 +17,7 @@
 #include "grpcpp/server_builder.h"
 #include "server/message.h"
 #include "server/transport.h"
+#include "tests/bench/bare_echo.h"
 #include "tests/bench/null_server.h"
 
 namespace gdn {
@@ -30,22 +31,9 @@ const BackendShape kShape = NullShape(/*slots=*/kRows);
 const size_t kTensorBytes = size_t{kRows} * static_cast<size_t>(kShape.geometry.hidden_size) * 2;
 
 using Clock = std::chrono::steady_clock;
-using RawDecode = v1::GdnService::WithRawCallbackMethod_Decode<v1::GdnService::Service>;
 using ProtobufDecode = v1::GdnService::WithCallbackMethod_Decode<v1::GdnService::Service>;
 
-// Sends back what came.
-class BareEcho : public RawDecode {
-  grpc::ServerUnaryReactor* Decode(grpc::CallbackServerContext* context,
-                                   const grpc::ByteBuffer* request,
-                                   grpc::ByteBuffer* response) override {
-    *response = *request;
-    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    reactor->Finish(grpc::Status::OK);
-    return reactor;
-  }
-};
-
-// The same with generated messages.
+// BareEcho with generated messages.
 class ProtobufEcho : public ProtobufDecode {
   grpc::ServerUnaryReactor* Decode(grpc::CallbackServerContext* context,
                                    const v1::DecodeRequest* request,
