@@ -14,7 +14,7 @@
 #include "absl/strings/strip.h"
 #include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/text_format.h"
-#include "server/address.h"
+#include "server/listen/address.h"
 
 namespace gdn {
 namespace {

@@ -16,14 +16,14 @@
 #include "server/backends.h"
 #include "server/checkpoint/weights.h"
 #include "server/config.h"
-#include "server/engine.h"
-#include "server/engine_meter.h"
-#include "server/engine_thread.h"
-#include "server/grpc_server.h"
+#include "server/engine/engine.h"
+#include "server/engine/engine_thread.h"
 #include "server/log.h"
-#include "server/metrics_endpoint.h"
+#include "server/metrics/engine_meter.h"
 #include "server/model_facts.h"
-#include "server/transport.h"
+#include "server/prometheus/metrics_endpoint.h"
+#include "server/service/grpc_server.h"
+#include "server/service/transport.h"
 
 namespace gdn {
 namespace {

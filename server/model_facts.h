@@ -6,7 +6,7 @@
 #include "absl/status/statusor.h"
 #include "server/checkpoint/weights.h"
 #include "server/config.h"
-#include "server/hosted.h"
+#include "server/service/hosted.h"
 
 namespace gdn {
 

@@ -6,8 +6,8 @@
 
 #include "benchmark/benchmark.h"
 #include "gdn/v1/gdn_service.pb.h"
-#include "server/codec.h"
-#include "server/validate_step.h"
+#include "server/wire/codec.h"
+#include "server/wire/validate_step.h"
 
 namespace gdn {
 namespace {

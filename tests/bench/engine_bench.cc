@@ -14,9 +14,9 @@
 
 #include "absl/time/clock.h"
 #include "kernels/cpu/cpu_backend.h"
-#include "server/call_meter.h"
-#include "server/engine.h"
-#include "server/engine_meter.h"
+#include "server/engine/engine.h"
+#include "server/metrics/engine_meter.h"
+#include "server/service/call_meter.h"
 #include "tests/bench/null_model.h"
 #include "tests/bench/random_layer.h"
 #include "tests/testing/null_backend.h"

@@ -5,8 +5,8 @@
 #include <numeric>
 
 #include "kernels/backend.h"
-#include "server/engine.h"
-#include "server/validate_step.h"
+#include "server/engine/engine.h"
+#include "server/wire/validate_step.h"
 
 namespace gdn {
 

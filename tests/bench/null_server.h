@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "server/engine_thread.h"
-#include "server/grpc_server.h"
+#include "server/engine/engine_thread.h"
+#include "server/service/grpc_server.h"
 #include "tests/bench/null_model.h"
 #include "tests/testing/null_backend.h"
 

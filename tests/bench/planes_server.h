@@ -7,8 +7,8 @@
 #include <string>
 #include <utility>
 
-#include "server/engine_thread.h"
-#include "server/grpc_server.h"
+#include "server/engine/engine_thread.h"
+#include "server/service/grpc_server.h"
 #include "tests/bench/null_model.h"
 
 namespace gdn {

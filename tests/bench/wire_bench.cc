@@ -15,8 +15,8 @@
 #include "grpcpp/create_channel.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/server_builder.h"
-#include "server/message.h"
-#include "server/transport.h"
+#include "server/service/message.h"
+#include "server/service/transport.h"
 #include "tests/bench/bare_echo.h"
 #include "tests/bench/null_server.h"
 

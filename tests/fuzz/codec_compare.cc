@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "gdn/v1/gdn_service.pb.h"
-#include "server/codec.h"
+#include "server/wire/codec.h"
 
 namespace gdn {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "gdn/v1/gdn_service.pb.h"
 #include "gtest/gtest.h"
-#include "server/codec.h"
+#include "server/wire/codec.h"
 #include "tests/fuzz/codec_compare.h"
 #include "tests/fuzz/message_generator.h"
 

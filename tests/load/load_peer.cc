@@ -14,7 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/server_builder.h"
-#include "server/transport.h"
+#include "server/service/transport.h"
 #include "tests/bench/null_server.h"
 #include "tests/load/echo_service.h"
 

@@ -8,7 +8,7 @@
 #include "gmock/gmock.h"
 #include "grpcpp/server_builder.h"
 #include "gtest/gtest.h"
-#include "server/message.h"
+#include "server/service/message.h"
 #include "tests/bench/null_server.h"
 #include "tests/load/echo_service.h"
 #include "tests/load/open_loop.h"

@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "server/codec.h"
+#include "server/wire/codec.h"
 
 namespace gdn {
 namespace {

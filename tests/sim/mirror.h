@@ -14,7 +14,7 @@
 
 #include "absl/time/time.h"
 #include "gdn/v1/sequence_service.pb.h"
-#include "server/step.h"
+#include "server/wire/step.h"
 #include "tests/testing/fake_backend.h"
 
 namespace gdn::test {

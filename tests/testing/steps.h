@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "server/step.h"
+#include "server/wire/step.h"
 #include "tests/testing/fake_backend.h"
 
 namespace gdn::test {

@@ -1,0 +1,53 @@
+// A step or call from its arrival to its answer, as the engine keeps it.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/batch.h"
+#include "server/engine/mailbox.h"
+#include "server/engine/queue_item.h"
+#include "server/engine/row_plan.h"
+#include "server/engine/step_piece.h"
+#include "server/wire/step.h"
+#include "state/slot_table.h"
+#include "state/state_lease.h"
+
+namespace gdn {
+
+struct Task {
+  std::shared_ptr<Step> step;  // null for a call
+  Call call;
+  std::vector<SequenceKey> keys;  // of the sequences it concerns
+  QueueItem item;                 // what the policy sees of it
+
+  // Of a step that has begun.
+  StateLease lease;
+  std::vector<RowPlan> plan;
+  std::map<size_t, std::string> kept;  // by row: its answer, where the store has it
+  std::vector<RowFault> faults;        // of each row, so far
+  OutputBuffer output;
+
+  // What of it is in a batch: the tokens from `begin` to `end`, all of it unless it is cut. Where
+  // it waits, `begin` is where the next piece begins.
+  StepCursor begin;
+  StepCursor end;
+  size_t first_row = 0;                 // in the batch, of row begin.row
+  std::vector<std::string_view> input;  // of a piece
+
+  explicit Task(SlotTable* table) : lease(table) {}
+
+  // Whether the backend is to fold (more of) the row.
+  bool Folds(size_t row) const {
+    return plan[row].action == RowPlan::Action::kFold && faults[row] == RowFault::kNone;
+  }
+  bool HasEnded() const { return end.row == plan.size(); }
+  // The rows of which tokens are in the batch end before this one.
+  size_t end_row() const { return end.row + (end.token > 0 ? 1 : 0); }
+};
+
+}  // namespace gdn

@@ -1,0 +1,42 @@
+#include "server/prometheus/metrics_endpoint.h"
+
+#include <exception>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "server/prometheus/metric_families.h"
+
+namespace gdn {
+namespace {
+
+class Scrape : public prometheus::Collectable {
+ public:
+  explicit Scrape(const Readiness& readiness) : readiness_(readiness) {}
+  std::vector<prometheus::MetricFamily> Collect() const override {
+    return MetricFamilies(readiness_, ReadProcessStats());
+  }
+
+ private:
+  const Readiness& readiness_;
+};
+
+}  // namespace
+
+MetricsEndpoint::MetricsEndpoint(const Readiness& readiness, const std::string& address)
+    : collectable_(std::make_shared<Scrape>(readiness)),
+      exposer_(address, /*num_threads=*/2),
+      address_(absl::StrCat(address.substr(0, address.rfind(':')), ":",
+                            exposer_.GetListeningPorts().front())) {
+  exposer_.RegisterCollectable(collectable_);
+}
+
+// The library throws where it cannot listen.
+absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Start(
+    const Readiness& readiness, const std::string& address) try {
+  return std::unique_ptr<MetricsEndpoint>(new MetricsEndpoint(readiness, address));
+} catch (const std::exception& error) {
+  return absl::UnavailableError(
+      absl::StrCat("--metrics_listen: cannot listen on ", address, ": ", error.what()));
+}
+
+}  // namespace gdn

@@ -1,0 +1,36 @@
+// Between gRPC's byte buffers and what the codec reads and writes.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "google/protobuf/message_lite.h"
+#include "grpcpp/support/byte_buffer.h"
+#include "kernels/host_pool.h"
+#include "server/wire/step.h"
+
+namespace gdn {
+
+// A received message: its slices, and their bytes as the codec takes them.
+struct ReceivedMessage {
+  std::vector<grpc::Slice> slices;
+  std::vector<std::string_view> pieces;
+};
+// Null where the message cannot be read (a broken compressed one).
+std::shared_ptr<ReceivedMessage> Receive(const grpc::ByteBuffer& buffer);
+
+// Memory that ToByteBuffer sends without a copy: a block of `pool`, which is free again once all of
+// it is sent, or where that is null or has none, memory as any other.
+OutputBuffer AllocateOutput(const std::shared_ptr<HostPool>& pool, size_t bytes);
+
+// `header` and then the bytes of `output`, which may be empty. Never an empty buffer, which gRPC
+// does not take: an empty message is one empty slice.
+grpc::ByteBuffer ToByteBuffer(const std::string& header, const OutputBuffer& output = {});
+
+// Control messages, through the generated classes. False where the message does not parse.
+bool Parse(const grpc::ByteBuffer& buffer, google::protobuf::MessageLite* message);
+grpc::ByteBuffer Serialize(const google::protobuf::MessageLite& message);
+
+}  // namespace gdn

@@ -1,0 +1,47 @@
+#include "server/service/step_call.h"
+
+#include <chrono>
+#include <utility>
+
+#include "server/service/shared_memory/place_step.h"
+#include "server/wire/validate_step.h"
+
+namespace gdn {
+
+absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
+  const auto deadline = context.deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
+  return absl::FromChrono(deadline);
+}
+
+Fault NotReady() {
+  Fault fault = FaultOf(v1::ERROR_REASON_NOT_READY, "the server is still loading");
+  fault.retry_delay = absl::Seconds(1);
+  return fault;
+}
+
+Fault MalformedMessage() {
+  return FaultOf(v1::ERROR_REASON_MALFORMED_MESSAGE, "the message does not parse");
+}
+
+Fault MakeStep(const Hosted& hosted, StepKind kind, StepRequest request,
+               std::shared_ptr<ReceivedMessage> message, absl::Time deadline,
+               std::shared_ptr<Step>* step) {
+  Fault fault = ValidateStep(request, kind, hosted.limits);
+  if (!fault.ok()) return fault;
+  if (request.input_layout == v1::INPUT_LAYOUT_UNSPECIFIED) {
+    request.input_layout = v1::INPUT_LAYOUT_HIDDEN;
+  }
+  *step = std::make_shared<Step>();
+  (*step)->kind = kind;
+  (*step)->request = std::move(request);
+  (*step)->message = std::move(message);
+  (*step)->allocate = [&hosted](size_t bytes) { return AllocateOutput(hosted.output_pool, bytes); };
+  (*step)->deadline = deadline;
+  if ((*step)->request.shared_memory) {
+    fault = PlaceStep(*hosted.regions, hosted.limits, step->get());
+  }
+  return fault;
+}
+
+}  // namespace gdn

@@ -1,0 +1,33 @@
+// A Prefill or Decode call: answered when its step is done.
+#pragma once
+
+#include <memory>
+
+#include "grpcpp/server_context.h"
+#include "grpcpp/support/byte_buffer.h"
+#include "grpcpp/support/server_callback.h"
+#include "server/service/call_meter.h"
+#include "server/service/hosted.h"
+#include "server/wire/step.h"
+
+namespace gdn {
+
+class UnaryStep : public grpc::ServerUnaryReactor {
+ public:
+  UnaryStep(const Readiness& readiness, StepKind kind, grpc::CallbackServerContext* context,
+            const grpc::ByteBuffer& request, grpc::ByteBuffer* response);
+
+ private:
+  Fault Begin(const Readiness& readiness, const Hosted* hosted, StepKind kind,
+              const grpc::ByteBuffer& request);
+  void Finished(const Fault& fault, const StepAnswer& answer);
+  void OnCancel() override;
+  void OnDone() override { delete this; }
+
+  const CallMeter meter_;
+  grpc::CallbackServerContext* const context_;
+  grpc::ByteBuffer* const response_;
+  std::shared_ptr<Step> step_;
+};
+
+}  // namespace gdn

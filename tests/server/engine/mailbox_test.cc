@@ -1,0 +1,115 @@
+#include "server/engine/mailbox.h"
+
+#include <thread>
+
+#include "absl/time/clock.h"
+#include "gtest/gtest.h"
+
+namespace gdn {
+namespace {
+
+using Result = Mailbox::Result;
+
+Arrival StepOf(size_t rows, size_t bytes) {
+  auto message = std::make_shared<std::string>(bytes, 'x');
+  auto step = std::make_shared<Step>();
+  step->request.slots.assign(rows, 0);
+  step->request.input = {*message};
+  step->message = message;
+  return {absl::UnixEpoch(), step, {}};
+}
+
+Arrival ACall() {
+  return {absl::UnixEpoch(), nullptr, {{"a"}, false, false, [](absl::Time) {}}};
+}
+
+TEST(MailboxTest, KeepsTheOrderOfArrival) {
+  Mailbox mailbox(10, 100, 1000);
+  std::vector<Arrival> sent = {StepOf(1, 1), ACall(), StepOf(1, 1)};
+  for (const Arrival& arrival : sent) EXPECT_EQ(mailbox.Put(arrival), Result::kTaken);
+  std::vector<Arrival> taken;
+  mailbox.Take(&taken);
+  ASSERT_EQ(taken.size(), 3u);
+  EXPECT_EQ(taken[0].step, sent[0].step);
+  EXPECT_EQ(taken[1].step, nullptr);
+  EXPECT_EQ(taken[2].step, sent[2].step);
+  mailbox.Take(&taken);
+  EXPECT_EQ(taken.size(), 3u);
+}
+
+TEST(MailboxTest, BoundsTheStepsThatWaitUntilTheyAreDone) {
+  Mailbox mailbox(2, 100, 1000);
+  const Arrival first = StepOf(1, 1);
+  EXPECT_EQ(mailbox.Put(first), Result::kTaken);
+  EXPECT_EQ(mailbox.Put(StepOf(1, 1)), Result::kTaken);
+  EXPECT_EQ(mailbox.Put(StepOf(1, 1)), Result::kFull);
+  EXPECT_EQ(mailbox.Put(ACall()), Result::kTaken);
+  std::vector<Arrival> taken;
+  mailbox.Take(&taken);
+  EXPECT_EQ(taken.size(), 3u);
+  EXPECT_EQ(mailbox.waiting(), 2u);
+  EXPECT_EQ(mailbox.Put(StepOf(1, 1)), Result::kFull);
+  mailbox.Done(*first.step);
+  EXPECT_EQ(mailbox.waiting(), 1u);
+  EXPECT_EQ(mailbox.Put(StepOf(1, 1)), Result::kTaken);
+}
+
+TEST(MailboxTest, BoundsTheRowsThatWait) {
+  Mailbox mailbox(10, 100, 100000);
+  const Arrival first = StepOf(90, 0);
+  EXPECT_EQ(mailbox.Put(first), Result::kTaken);
+  EXPECT_EQ(mailbox.Room(*StepOf(11, 0).step), Result::kFull);
+  EXPECT_EQ(mailbox.Put(StepOf(11, 0)), Result::kFull);
+  EXPECT_EQ(mailbox.Room(*StepOf(10, 0).step), Result::kTaken);
+  EXPECT_EQ(mailbox.Put(StepOf(10, 0)), Result::kTaken);
+  mailbox.Done(*first.step);
+  EXPECT_EQ(mailbox.Put(StepOf(90, 0)), Result::kTaken);
+}
+
+TEST(MailboxTest, BoundsTheBytesThatWait) {
+  Mailbox mailbox(10, 100, 1000);
+  const Arrival first = StepOf(1, 800);
+  EXPECT_EQ(mailbox.Put(first), Result::kTaken);
+  EXPECT_EQ(mailbox.Put(StepOf(1, 200)), Result::kFull);
+  EXPECT_EQ(mailbox.Put(StepOf(1, 50)), Result::kTaken);
+  EXPECT_EQ(mailbox.Put(StepOf(90, 0)), Result::kFull);  // a row takes bytes too
+  mailbox.Done(*first.step);
+  EXPECT_EQ(mailbox.Put(StepOf(1, 800)), Result::kTaken);
+}
+
+TEST(MailboxTest, AStepThatIsLargerThanTheBoundFitsAlone) {
+  Mailbox mailbox(10, 100, 100);
+  EXPECT_EQ(mailbox.Put(StepOf(1, 5000)), Result::kTaken);
+  EXPECT_EQ(mailbox.Put(StepOf(1, 0)), Result::kFull);
+}
+
+TEST(MailboxTest, TakesNothingOnceItIsClosed) {
+  Mailbox mailbox(10, 100, 1000);
+  EXPECT_EQ(mailbox.Put(StepOf(1, 1)), Result::kTaken);
+  mailbox.Close();
+  EXPECT_EQ(mailbox.Put(StepOf(1, 1)), Result::kClosed);
+  EXPECT_EQ(mailbox.Room(*StepOf(1, 1).step), Result::kClosed);
+  EXPECT_EQ(mailbox.Put(ACall()), Result::kClosed);
+  std::vector<Arrival> taken;
+  mailbox.Take(&taken);
+  EXPECT_EQ(taken.size(), 1u);
+}
+
+// These return at all: nothing here waits for a clock.
+TEST(MailboxTest, WaitsForAnArrivalOrAWakeOrATime) {
+  Mailbox mailbox(10, 100, 1000);
+  mailbox.Wait(absl::InfinitePast());
+  std::thread sender([&] { mailbox.Put(ACall()); });
+  mailbox.Wait(absl::InfiniteFuture());
+  sender.join();
+  mailbox.Wait(absl::InfiniteFuture());  // it is still there
+  std::vector<Arrival> taken;
+  mailbox.Take(&taken);
+  EXPECT_EQ(taken.size(), 1u);
+  std::thread waker([&] { mailbox.Wake(); });
+  mailbox.Wait(absl::InfiniteFuture());
+  waker.join();
+}
+
+}  // namespace
+}  // namespace gdn
