@@ -8,10 +8,11 @@
 namespace gdn::cuda {
 
 // Pointers of `p` and `chunks` are device pointers. Both enqueue on `stream` and return at once.
-// cudaErrorInvalidValue: W outside 2..4, a conv pool of another type than io, negative sizes, or
-// more blocks than a grid holds (2^31: some 2^40 elements).
+// cudaErrorInvalidValue: W outside 2..4, a conv pool of another type than io, sizes that are
+// negative, or beyond 2^31 units of 16 tokens or what a grid holds (2^31 blocks).
 
-// `chunks` are those of p.rows.
+// `chunks` are those of p.rows. Weights, chunks and the rows' offsets are read before the kernel
+// that precedes on the stream has ended: it must not be what writes them.
 cudaError_t CausalConv1dFn(const CausalConv1dFnParams& p, const Chunks& chunks,
                            cudaStream_t stream);
 

@@ -77,6 +77,56 @@ __device__ __forceinline__ Pack<T, N> LoadRaw(const T* data) {
   return x;
 }
 
+// N elements as they lie in memory. The compiler, which takes a Pack apart as soon as it is loaded,
+// keeps these together: half the registers while they are under way.
+template <typename T, int N>
+struct Words {
+  static constexpr int kBytes = static_cast<int>(sizeof(Pack<T, N>));
+  static constexpr int kCount = (kBytes + 3) / 4;
+
+  uint32_t word[kCount] = {};
+};
+
+// The N elements at `data`, in as few accesses as can be.
+template <int N, typename T>
+__device__ __forceinline__ Words<T, N> LoadWords(const T* data) {
+  using To = Words<T, N>;
+  using Word = WordOf<To::kBytes>;
+  To x;
+#pragma unroll
+  for (int i = 0; i < To::kBytes / static_cast<int>(sizeof(Word)); ++i) {
+    const Word word = reinterpret_cast<const Word*>(data)[i];
+    memcpy(reinterpret_cast<char*>(x.word) + i * sizeof(Word), &word, sizeof(Word));
+  }
+  return x;
+}
+
+__device__ __forceinline__ void WidenWord(uint32_t word, float, float* to) {
+  to[0] = __uint_as_float(word);
+}
+__device__ __forceinline__ void WidenWord(uint32_t word, __nv_bfloat16, float* to) {
+  to[0] = __uint_as_float(word << 16);
+  to[1] = __uint_as_float(word & 0xffff0000u);
+}
+__device__ __forceinline__ void WidenWord(uint32_t word, __half, float* to) {
+  __half2 pair;
+  memcpy(&pair, &word, sizeof(pair));
+  to[0] = __low2float(pair);
+  to[1] = __high2float(pair);
+}
+
+template <typename T, int N>
+__device__ __forceinline__ Pack<float, N> Widen(const Words<T, N>& raw) {
+  constexpr int kOfWord = 4 / static_cast<int>(sizeof(T));
+  float all[Words<T, N>::kCount * kOfWord];
+#pragma unroll
+  for (int i = 0; i < Words<T, N>::kCount; ++i) WidenWord(raw.word[i], T{}, all + i * kOfWord);
+  Pack<float, N> x;
+#pragma unroll
+  for (int i = 0; i < N; ++i) x.e[i] = all[i];
+  return x;
+}
+
 template <typename T, int N>
 __device__ __forceinline__ void StoreRaw(const Pack<T, N>& x, T* data) {
   using Word = WordOf<sizeof(Pack<T, N>)>;

@@ -7,7 +7,7 @@ namespace gdn::cuda {
 // Launches a kernel that may begin while the one before it ends; it must call GridDependencyWait()
 // before it touches global memory. Allows it `shared_bytes` of dynamic shared memory.
 template <typename... Params, typename... Args>
-cudaError_t LaunchDependent(void (*kernel)(Params...), dim3 grid, int threads, size_t shared_bytes,
+cudaError_t LaunchDependent(void (*kernel)(Params...), dim3 grid, dim3 threads, size_t shared_bytes,
                             cudaStream_t stream, const Args&... args) {
   const cudaError_t error = cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
@@ -17,7 +17,7 @@ cudaError_t LaunchDependent(void (*kernel)(Params...), dim3 grid, int threads, s
   dependent.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
-  config.blockDim = dim3(threads);
+  config.blockDim = threads;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
   config.attrs = &dependent;

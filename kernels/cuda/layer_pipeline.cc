@@ -223,9 +223,8 @@ void LayerPipeline::Prefill(const Step& step) {
   const bool hidden = step.shape.layout == InputLayout::kHidden;
   CheckInput(step);
   CoreInput in = hidden ? ProjectIn(step) : FromBlock(step);
-  const std::byte* qkv = Convolve(step, in);
-  Gates(step, in);
-  DeltaRule(step, qkv, g_.conv_width == 0 ? in.mixed_stride : g_.conv_dim(), in);
+  ConvolveAndGate(step, in);
+  DeltaRule(step, in);
   NormAndGate(step, in);
   if (hidden) ProjectOut(step);
   Finish(step, nullptr);
@@ -292,8 +291,26 @@ LayerPipeline::CoreInput LayerPipeline::ProjectIn(const Step& step) {
   return in;
 }
 
-const std::byte* LayerPipeline::Convolve(const Step& step, const CoreInput& in) {
-  if (g_.conv_width == 0) return in.mixed;
+// q, k, v and the gates as the delta rule takes them; `in` becomes what names these. The norms of q
+// and k are the delta rule's own.
+void LayerPipeline::ConvolveAndGate(const Step& step, CoreInput& in) {
+  FusedGdnGatingParams gating;
+  if (in.beta == nullptr) {
+    gating = Gating(step, in);
+    in.beta = beta_;
+    in.g = decay_;
+  }
+  if (g_.conv_width == 0) {
+    step.errors.Add("fused_gdn_gating", FusedGdnGating(gating, step.stream));
+    return;
+  }
+  step.errors.Add("fused_conv_gating",
+                  FusedConvGating({Convolution(step, in), gating}, step.chunks, step.stream));
+  in.mixed = convolved_;
+  in.mixed_stride = g_.conv_dim();
+}
+
+CausalConv1dFnParams LayerPipeline::Convolution(const Step& step, const CoreInput& in) const {
   CausalConv1dFnParams p;
   p.rows = step.rows;
   p.channels = g_.conv_dim();
@@ -307,32 +324,26 @@ const std::byte* LayerPipeline::Convolve(const Step& step, const CoreInput& in) 
   p.conv = step.pools.conv;
   p.y = convolved_;
   p.y_stride = g_.conv_dim();
-  step.errors.Add("causal_conv1d_fn", CausalConv1dFn(p, step.chunks, step.stream));
-  return convolved_;
+  return p;
 }
 
-void LayerPipeline::Gates(const Step& step, CoreInput& in) {
-  if (in.beta != nullptr) return;
-  step.errors.Add("fused_gdn_gating", FusedGdnGating({.tokens = step.shape.tokens,
-                                                      .value_heads = g_.value_heads,
-                                                      .io = shape_.io,
-                                                      .a = in.a,
-                                                      .a_stride = in.ba_stride,
-                                                      .b = in.b,
-                                                      .b_stride = in.ba_stride,
-                                                      .a_log = step.layer.a_log,
-                                                      .dt_bias = step.layer.dt_bias,
-                                                      .g = decay_,
-                                                      .beta = beta_},
-                                                     step.stream));
-  in.beta = beta_;
-  in.g = decay_;
+FusedGdnGatingParams LayerPipeline::Gating(const Step& step, const CoreInput& in) const {
+  return {.tokens = step.shape.tokens,
+          .value_heads = g_.value_heads,
+          .io = shape_.io,
+          .a = in.a,
+          .a_stride = in.ba_stride,
+          .b = in.b,
+          .b_stride = in.ba_stride,
+          .a_log = step.layer.a_log,
+          .dt_bias = step.layer.dt_bias,
+          .g = decay_,
+          .beta = beta_};
 }
 
-void LayerPipeline::DeltaRule(const Step& step, const std::byte* qkv, int64_t stride,
-                              const CoreInput& in) {
+void LayerPipeline::DeltaRule(const Step& step, const CoreInput& in) {
   const auto at = [&](int64_t column) {
-    return qkv + column * static_cast<int64_t>(SizeOf(shape_.io));
+    return in.mixed + column * static_cast<int64_t>(SizeOf(shape_.io));
   };
   GatedDeltaRuleParams p;
   p.rows = step.rows;
@@ -341,7 +352,7 @@ void LayerPipeline::DeltaRule(const Step& step, const std::byte* qkv, int64_t st
   p.q = at(0);
   p.k = at(g_.key_size());
   p.v = at(2 * g_.key_size());
-  p.q_stride = p.k_stride = p.v_stride = stride;
+  p.q_stride = p.k_stride = p.v_stride = in.mixed_stride;
   p.g = in.g;
   p.beta = in.beta;
   p.scale = g_.scale();

@@ -13,6 +13,7 @@
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/projection.h"
 #include "kernels/cuda/step_block.h"
+#include "kernels/ops/fused_conv_gating.h"
 #include "kernels/ops/operands.h"
 #include "kernels/weights.h"
 
@@ -66,9 +67,10 @@ class LayerPipeline {
   void CheckInput(const Step& step);
   CoreInput FromBlock(const Step& step) const;
   CoreInput ProjectIn(const Step& step);
-  const std::byte* Convolve(const Step& step, const CoreInput& in);
-  void Gates(const Step& step, CoreInput& in);
-  void DeltaRule(const Step& step, const std::byte* qkv, int64_t stride, const CoreInput& in);
+  void ConvolveAndGate(const Step& step, CoreInput& in);
+  CausalConv1dFnParams Convolution(const Step& step, const CoreInput& in) const;
+  FusedGdnGatingParams Gating(const Step& step, const CoreInput& in) const;
+  void DeltaRule(const Step& step, const CoreInput& in);
   void NormAndGate(const Step& step, const CoreInput& in);
   void ProjectOut(const Step& step);
   void Finish(const Step& step, const void* classify);

@@ -8,6 +8,7 @@
 #include "kernels/cuda/chunk_local_cumsum.h"
 #include "kernels/cuda/chunk_o.h"
 #include "kernels/cuda/chunk_scaled_dot_kkt.h"
+#include "kernels/cuda/fused_conv_gating.h"
 #include "kernels/cuda/fused_gdn_decode.h"
 #include "kernels/cuda/fused_gdn_gating.h"
 #include "kernels/cuda/fused_recurrent_gated_delta_rule.h"

@@ -143,11 +143,12 @@ inline std::ostream& operator<<(std::ostream& out, const ConvShape& s) {
   return out << ", channels " << s.channels << ", W " << s.width;
 }
 
+// The last has so many channels that one thread takes several rows of them.
 inline std::vector<ConvShape> ConvShapes() {
   return {
       {{1}, 256, 4},         {{1, 2, 3, 4}, 512, 4},   {{300}, 640, 4},
       {{0, 5, 129}, 320, 3}, {{64, 1, 0, 33}, 384, 2}, {{65, 16, 2}, 1100, 4},  // no multiple of 8
-      {{193, 17}, 37, 3},    {{15, 128}, 2056, 2}};
+      {{193, 17}, 37, 3},    {{15, 128}, 2056, 2},     {{1, 2, 0, 150, 3, 1, 67, 2, 5}, 8225, 4}};
 }
 
 // Shapes for the one-token form: the same channels, a row of one token for each row.

@@ -167,16 +167,31 @@ void CausalConv1dUpdate(const CausalConv1dUpdateParams& host) {
   call.Run([&](cudaStream_t stream) { return cuda::CausalConv1dUpdate(p, stream); });
 }
 
-void FusedGdnGating(const FusedGdnGatingParams& host) {
-  FusedGdnGatingParams p = host;
-  DeviceCall call;
+void BindGating(DeviceCall& call, FusedGdnGatingParams& p) {
+  if (p.tokens == 0) return;
   call.In(p.a, p.io, {p.tokens, p.value_heads, p.a_stride});
   call.In(p.b, p.io, {p.tokens, p.value_heads, p.b_stride});
   call.In(p.a_log, Dense(1, p.value_heads));
   call.In(p.dt_bias, Dense(1, p.value_heads));
   call.Out(p.g, Dense(p.tokens, p.value_heads));
   call.Out(p.beta, Dense(p.tokens, p.value_heads));
+}
+
+void FusedGdnGating(const FusedGdnGatingParams& host) {
+  FusedGdnGatingParams p = host;
+  DeviceCall call;
+  BindGating(call, p);
   call.Run([&](cudaStream_t stream) { return cuda::FusedGdnGating(p, stream); });
+}
+
+void FusedConvGating(const FusedConvGatingParams& host) {
+  FusedConvGatingParams p = host;
+  DeviceCall call;
+  BindConv(call, host.conv.rows.tokens(), host.conv.rows, p.conv);
+  BindGating(call, p.gating);
+  const Chunks chunks = call.ChunksOf(host.conv.rows);
+  call.Bind(p.conv.rows);
+  call.Run([&](cudaStream_t stream) { return cuda::FusedConvGating(p, chunks, stream); });
 }
 
 void RmsNormGated(const RmsNormGatedParams& host) {
@@ -227,6 +242,7 @@ const Implementation kCuda = {"cuda",
                               CausalConv1dFn,
                               CausalConv1dUpdate,
                               FusedGdnGating,
+                              FusedConvGating,
                               RmsNormGated,
                               Projection,
                               ChunkIndices,

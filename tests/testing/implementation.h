@@ -10,6 +10,7 @@
 #include "kernels/chunk_index.h"
 #include "kernels/cpu/ops.h"
 #include "kernels/cpu/oracle/ops.h"
+#include "kernels/ops/fused_conv_gating.h"
 
 namespace gdn::test {
 
@@ -27,28 +28,38 @@ struct Implementation {
   void (*conv_fn)(const CausalConv1dFnParams&);
   void (*conv_update)(const CausalConv1dUpdateParams&);
   void (*gating)(const FusedGdnGatingParams&);
+  void (*conv_gating)(const FusedConvGatingParams&);
   void (*rmsnorm_gated)(const RmsNormGatedParams&);
   void (*projection)(const ProjectionParams&);
   void (*chunk_indices)(const ChunkIndicesParams&);
   const char* (*unavailable)() = nullptr;  // says why it cannot run on this machine, or null
 };
 
-inline constexpr Implementation kOracle = {"oracle",
-                                           oracle::L2Norm,
-                                           oracle::ChunkLocalCumsum,
-                                           oracle::ChunkScaledDotKkt,
-                                           oracle::SolveTril,
-                                           oracle::RecomputeWU,
-                                           oracle::ChunkDeltaH,
-                                           oracle::ChunkO,
-                                           oracle::ChunkGatedDeltaRule,
-                                           oracle::FusedRecurrentGatedDeltaRule,
-                                           oracle::CausalConv1dFn,
-                                           oracle::CausalConv1dUpdate,
-                                           oracle::FusedGdnGating,
-                                           oracle::RmsNormGated,
-                                           oracle::Projection,
-                                           ChunkIndices};
+// The fused op where there is none: its two ops.
+template <void (*kConv)(const CausalConv1dFnParams&), void (*kGating)(const FusedGdnGatingParams&)>
+void ConvThenGating(const FusedConvGatingParams& p) {
+  kConv(p.conv);
+  kGating(p.gating);
+}
+
+inline constexpr Implementation kOracle = {
+    "oracle",
+    oracle::L2Norm,
+    oracle::ChunkLocalCumsum,
+    oracle::ChunkScaledDotKkt,
+    oracle::SolveTril,
+    oracle::RecomputeWU,
+    oracle::ChunkDeltaH,
+    oracle::ChunkO,
+    oracle::ChunkGatedDeltaRule,
+    oracle::FusedRecurrentGatedDeltaRule,
+    oracle::CausalConv1dFn,
+    oracle::CausalConv1dUpdate,
+    oracle::FusedGdnGating,
+    ConvThenGating<oracle::CausalConv1dFn, oracle::FusedGdnGating>,
+    oracle::RmsNormGated,
+    oracle::Projection,
+    ChunkIndices};
 
 inline constexpr Implementation kCpu = {"cpu",
                                         cpu::L2Norm,
@@ -63,6 +74,7 @@ inline constexpr Implementation kCpu = {"cpu",
                                         cpu::CausalConv1dFn,
                                         cpu::CausalConv1dUpdate,
                                         cpu::FusedGdnGating,
+                                        ConvThenGating<cpu::CausalConv1dFn, cpu::FusedGdnGating>,
                                         cpu::RmsNormGated,
                                         cpu::Projection,
                                         ChunkIndices};
