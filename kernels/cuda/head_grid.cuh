@@ -18,12 +18,12 @@ struct HeadGrid {
   dim3 threads;  // x: lanes of a head, y: heads, z: tokens
 };
 
-// `lanes` is a power of two up to 32.
-inline HeadGrid OverHeads(int64_t tokens, int heads, int lanes) {
+// `lanes` is a power of two up to 32, `tokens_of_group` what a group of lanes takes.
+inline HeadGrid OverHeads(int64_t tokens, int heads, int lanes, int tokens_of_group) {
   unsigned y = 1;
   while (y < static_cast<unsigned>(heads) && y * lanes < kHeadThreads) y *= 2;
   const dim3 threads(lanes, y, kHeadThreads / (y * lanes));
-  const int64_t tokens_of_block = int64_t{threads.z} * kHeadTokens;
+  const int64_t tokens_of_block = int64_t{threads.z} * tokens_of_group;
   const int64_t x = (tokens + tokens_of_block - 1) / tokens_of_block;
   return {dim3(static_cast<unsigned>(x), (heads + y - 1) / y), threads};
 }

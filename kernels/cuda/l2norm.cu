@@ -64,7 +64,8 @@ cudaError_t L2Norm(const L2NormParams& p, cudaStream_t stream) {
   const bool packed = p.dim <= kMaxPackedDim && p.dim % kHeadPack == 0 &&
                       TakesPacks<kHeadPack>(p.x, p.x_stride) &&
                       TakesPacks<kHeadPack>(p.y, p.y_stride);
-  const HeadGrid grid = OverHeads(p.tokens, p.heads, packed ? LanesOfPackedHead(p.dim) : 32);
+  const HeadGrid grid =
+      OverHeads(p.tokens, p.heads, packed ? LanesOfPackedHead(p.dim) : 32, kHeadTokens);
   return WithType(p.x_type, [&](auto x) {
     return WithType(p.y_type, [&](auto y) {
       using X = decltype(x);
