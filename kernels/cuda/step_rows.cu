@@ -108,6 +108,8 @@ __device__ bool TensorNonFinite(const CheckRowsParams::Tensor& x, int64_t first,
 // Grid: chunks, pieces of a chunk.
 __global__ void __launch_bounds__(kThreads)
     CheckRowsKernel(const __grid_constant__ CheckRowsParams p) {
+  GridDependencyWait();
+  GridDependencyLaunch();
   const Piece piece = PieceOf(p.rows, p.chunks);
   if (p.rows.slot(piece.row) < 0) return;
   bool bad = false;
@@ -118,6 +120,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void MaskRowsKernel(MaskRowsParams p) {
+  GridDependencyWait();
+  GridDependencyLaunch();
   const int64_t row = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (row < p.rows) p.masked[row] = p.faults[row] == 0 ? p.slots[row] : -1;
 }
@@ -188,14 +192,12 @@ cudaError_t Synthesize(const SynthesizeParams& p, cudaStream_t stream) {
 
 cudaError_t CheckRows(const CheckRowsParams& p, cudaStream_t stream) {
   if (p.chunks.count == 0) return cudaSuccess;
-  CheckRowsKernel<<<Pieces(p.chunks), kThreads, 0, stream>>>(p);
-  return cudaGetLastError();
+  return LaunchDependent(CheckRowsKernel, Pieces(p.chunks), kThreads, 0, stream, p);
 }
 
 cudaError_t MaskRows(const MaskRowsParams& p, cudaStream_t stream) {
   if (p.rows == 0) return cudaSuccess;
-  MaskRowsKernel<<<Blocks(p.rows), kThreads, 0, stream>>>(p);
-  return cudaGetLastError();
+  return LaunchDependent(MaskRowsKernel, Blocks(p.rows), kThreads, 0, stream, p);
 }
 
 cudaError_t FinishRows(const FinishRowsParams& p, cudaStream_t stream) {
