@@ -40,6 +40,7 @@ int main(int argc, char** argv) {
   const gdn::bench::Report report(filter, quick, gdn::bench::CopyBandwidth());
   gdn::bench::DecodeCases(report);
   gdn::bench::PrefillCases(report);
+  gdn::bench::CoreToNormedCases(report);
   gdn::bench::PointwiseCases(report);
   gdn::bench::LayerCases(report);
   return 0;

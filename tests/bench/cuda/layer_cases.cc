@@ -1,6 +1,7 @@
 // Whole layers by the backend's own pipeline, hidden states in and out: hidden 2048, 16/32 heads,
 // bf16, fp32 state. `layer` is everything that a step does on the device but the copies from and to
-// the host, `step` is with these, from pinned memory and to it, one after the other.
+// the host, `step` is with these, from pinned memory and to it, one after the other. A prefill's
+// layer stands beside the time of its GEMMs and of the delta rule alone.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -13,6 +14,7 @@
 #include "kernels/cuda/memory.h"
 #include "tests/bench/cuda/cases.h"
 #include "tests/bench/cuda/device.h"
+#include "tests/bench/cuda/layer_parts.h"
 #include "tests/bench/cuda/random.h"
 #include "tests/bench/cuda/rows.h"
 
@@ -169,14 +171,21 @@ void Run(const Report& report, const std::string& kind, int64_t rows, int64_t to
   if (!report.Wants("layer " + size) && !report.Wants("step " + size)) return;
   Layers layers(rows, tokens);
   Result result;
-  if (rows == tokens) result.bytes = layers.BytesMoved();
+  const bool decode = rows == tokens;
+  if (decode) result.bytes = layers.BytesMoved();
+  double parts = 0;
+  if (!decode && report.Wants("layer " + size)) {
+    parts = MicrosOfParts(report, "layer " + size, ShapeFor(1, tokens).geometry, tokens);
+  }
   const auto time = [&](const std::string& name, cudaError_t (Layers::*launch)(int, cudaStream_t)) {
     if (!report.Wants(name)) return;
     result.micros = MicrosPerCall(
         4 * kLayers, [&](int i, cudaStream_t stream) { return (layers.*launch)(i, stream); });
+    if (parts > 0) result.ratio = result.micros / parts;
     report.Line(name, result);
   };
   time("layer " + size, &Layers::Launch);
+  parts = 0;
   time("step " + size, &Layers::LaunchStep);
 }
 

@@ -14,6 +14,7 @@ struct Result {
   double bytes = 0;                  // read and written, where memory bounds the case; else 0
   double output_error = kUnchecked;  // relative RMS against the reference
   double state_error = kUnchecked;
+  double ratio = 0;  // to the rows that the name's own follow, where there are such
 };
 
 class Report {
@@ -39,6 +40,7 @@ class Report {
     }
     PrintError(r.output_error);
     PrintError(r.state_error);
+    if (r.ratio > 0) std::printf("%7.2f x", r.ratio);
     std::printf("\n");
     std::fflush(stdout);
   }
