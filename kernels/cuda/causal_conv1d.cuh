@@ -66,7 +66,7 @@ struct Filter {
     for (int j = 0; j < kWidth; ++j) {
       weight[j] = LoadPack<kPack>(&staged.weight[j][threadIdx.x * kPack]);
     }
-    if (p.bias != nullptr && channel < p.channels) bias = LoadPack<kPack>(p.bias + channel);
+    if (p.bias != nullptr) bias = LoadPack<kPack>(p.bias + channel);
   }
 
   Pack<float, kPack> weight[kWidth];

@@ -9,7 +9,7 @@ namespace gdn::cuda {
 
 // Pointers of `p` and `chunks` are device pointers. Both enqueue on `stream` and return at once.
 // cudaErrorInvalidValue: W outside 2..4, a conv pool of another type than io, sizes that are
-// negative, or beyond 2^31 units of 16 tokens or what a grid holds (2^31 blocks).
+// negative, more than 2^24 chunks (2^30 tokens) or updates beyond what a grid holds (2^31 blocks).
 
 // `chunks` are those of p.rows. Weights, chunks and the rows' offsets are read before the kernel
 // that precedes on the stream has ended: it must not be what writes them.

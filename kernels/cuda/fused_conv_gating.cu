@@ -13,8 +13,8 @@ namespace {
 
 constexpr int kUnit = 16;  // tokens; sweeps are of whole units
 constexpr int kChunkUnits = kChunk / kUnit;
-constexpr int64_t kMostChunks = (int64_t{1} << 31) / kChunkUnits - 1;
-constexpr int kGateTokens = 32;  // of a block
+constexpr int64_t kMostChunks = int64_t{1} << 24;  // so that an int holds their tokens
+constexpr int kGateTokens = 32;                    // of a block
 
 struct Grid {
   unsigned tiles;   // of channels; the blocks of one stretch of tokens follow one another
