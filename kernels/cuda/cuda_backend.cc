@@ -65,8 +65,7 @@ class CudaBackend : public Backend {
   absl::Status Settle(const Errors& errors);
   StepShape ShapeOf(const Batch& batch) const;
   void Compute(int buffers, const StepShape& step, Errors& errors);
-  void EnqueueStep(int buffers, int layer, const StepShape& step, cudaStream_t stream,
-                   Errors& errors);
+  StepGraphs::Enqueue StepOf(int buffers, int layer, const StepShape& step);
   LayerPools PoolsOf(int layer) const;
   Staging& staging(int buffers) { return staging_[static_cast<size_t>(buffers)]; }
 
@@ -106,19 +105,16 @@ absl::Status CudaBackend::LoadLayer(int layer, const LayerWeights& weights) {
   layers_[static_cast<size_t>(layer)] = *std::move(loaded);
   if (!pipeline_->fused() || !shape_.projections) return absl::OkStatus();
   // The main way in is captured now, the others when they are first gone.
-  Errors errors;
   for (int64_t rows = 1; rows <= GraphRows(shape_.max_rows); rows = GraphRows(rows + 1)) {
     StepShape step;
     step.rows = step.tokens = rows;
     if (rows > shape_.max_tokens) break;
     for (int buffers = 0; buffers < kDepth; ++buffers) {
-      graphs_.Prepare(
-          {layer, step.layout, rows, buffers},
-          [&](cudaStream_t stream) { EnqueueStep(buffers, layer, step, stream, errors); },
-          staging(buffers).stream(), errors);
+      graphs_.Prepare({layer, step.layout, rows, buffers}, StepOf(buffers, layer, step),
+                      staging(buffers).stream());
     }
   }
-  return errors.status();
+  return absl::OkStatus();
 }
 
 // All on the batch's own stream; only its ops wait for those of the batch before. So the host
@@ -186,22 +182,20 @@ void CudaBackend::Compute(int buffers, const StepShape& step, Errors& errors) {
     if (&other != &own) errors.Add("step", cudaStreamWaitEvent(own.stream(), other.computed(), 0));
   }
   if (step.form == RowForm::kSingle) {
-    graphs_.Launch(
-        {layer, step.layout, step.rows, buffers},
-        [&](cudaStream_t stream) { EnqueueStep(buffers, layer, step, stream, errors); },
-        own.stream(), errors);
+    graphs_.Launch({layer, step.layout, step.rows, buffers}, StepOf(buffers, layer, step),
+                   own.stream(), errors);
   } else {
-    EnqueueStep(buffers, layer, step, own.stream(), errors);
+    StepOf(buffers, layer, step)(own.stream(), errors);
   }
   errors.Add("step", cudaEventRecord(own.computed(), own.stream()));
 }
 
 // What a decode graph holds.
-void CudaBackend::EnqueueStep(int buffers, int layer, const StepShape& step, cudaStream_t stream,
-                              Errors& errors) {
-  Staging& own = staging(buffers);
-  pipeline_->Enqueue(layers_[static_cast<size_t>(layer)], PoolsOf(layer), step, own.block(),
-                     own.answer(), stream, errors);
+StepGraphs::Enqueue CudaBackend::StepOf(int buffers, int layer, const StepShape& step) {
+  return [this, buffers, layer, step](cudaStream_t stream, Errors& errors) {
+    pipeline_->Enqueue(layers_[static_cast<size_t>(layer)], PoolsOf(layer), step,
+                       staging(buffers).block(), staging(buffers).answer(), stream, errors);
+  };
 }
 
 LayerPools CudaBackend::PoolsOf(int layer) const {

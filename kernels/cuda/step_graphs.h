@@ -32,17 +32,18 @@ class StepGraphs {
     }
   };
 
-  // Launches the graph of the step; what it has not seen it captures first from `enqueue`, which
-  // puts the step's work on the stream it is given.
-  void Launch(const Key& key, const std::function<void(cudaStream_t)>& enqueue, cudaStream_t stream,
-              Errors& errors);
+  // Puts the step's work on the stream it is given.
+  using Enqueue = std::function<void(cudaStream_t, Errors&)>;
 
-  // Captures without launching.
-  void Prepare(const Key& key, const std::function<void(cudaStream_t)>& enqueue,
-               cudaStream_t stream, Errors& errors);
+  // Launches the graph of the step; what it has not seen it captures first from `enqueue`. What
+  // cannot become a graph, for want of memory say, is enqueued as it is, now and ever after.
+  void Launch(const Key& key, const Enqueue& enqueue, cudaStream_t stream, Errors& errors);
+
+  // Captures without launching. The graph, or null where it cannot be had.
+  cudaGraphExec_t Prepare(const Key& key, const Enqueue& enqueue, cudaStream_t stream);
 
  private:
-  std::map<Key, cudaGraphExec_t> graphs_;
+  std::map<Key, cudaGraphExec_t> graphs_;  // null: there is none
 };
 
 // The number of rows, at least `rows`, for which there is a graph: the rest is padding.

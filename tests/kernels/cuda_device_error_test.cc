@@ -41,6 +41,32 @@ TEST(CudaDeviceError, IsNamedAndStays) {
   EXPECT_EXIT(RunWithoutWeights(), ::testing::ExitedWithCode(0), "cuda: .*cudaErrorIllegalAddress");
 }
 
+// The same with a batch behind the one that fails. Neither answer comes, and neither batch's memory
+// is still written once its end is known.
+[[noreturn]] void FailWithTwoInFlight() {
+  const BackendShape shape = Shape();
+  absl::StatusOr<std::unique_ptr<Backend>> backend = MakeCudaBackend(shape);
+  if (!backend.ok()) std::exit(2);
+  Rng rng(1);
+  Step first(rng, shape, 0, InputLayout::kHidden, {{.slot = 1, .length = 1}});
+  Step second(rng, shape, 0, InputLayout::kHidden, {{.slot = 2, .length = 1}});
+  const absl::Status begun = first.Begin(**backend);
+  absl::Status status = second.Begin(**backend);
+  if (begun.ok()) status = first.End(**backend);
+  std::fprintf(stderr, "%s\n", std::string(status.message()).c_str());
+  const bool stays = second.End(**backend) == status && first.Begin(**backend) == status;
+  const bool named = first.fault(0) == RowFault::kDevice && second.fault(0) == RowFault::kDevice;
+  backend->reset();
+  std::exit(!status.ok() && stays && named ? 0 : 1);
+}
+
+TEST(CudaDeviceError, TakesTheBatchBehindAlong) {
+  if (!CudaDevicePresent()) GTEST_SKIP() << "cuda cannot run here: no device";
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(FailWithTwoInFlight(), ::testing::ExitedWithCode(0),
+              "cuda: .*cudaErrorIllegalAddress");
+}
+
 TEST(CudaDeviceError, TooLargePoolsAreRefused) {
   if (!CudaDevicePresent()) GTEST_SKIP() << "cuda cannot run here: no device";
   BackendShape shape = Shape();
