@@ -213,7 +213,6 @@ void LayerPipeline::Decode(const Step& step) {
   p.o_stride = g_.value_size();
   p.faults = step.faults();
   step.errors.Add("fused_gdn_decode", FusedGdnDecode(p, step.stream));
-  if (hidden) ProjectOut(step);
   // What the kernel checked are projections: finite hidden states may have overflowed there.
   Finish(step, hidden ? step.tensor(Kind::kHidden) : nullptr);
 }
@@ -226,7 +225,6 @@ void LayerPipeline::Prefill(const Step& step) {
   ConvolveAndGate(step, in);
   DeltaRule(step, in);
   NormAndGate(step, in);
-  if (hidden) ProjectOut(step);
   Finish(step, nullptr);
 }
 
@@ -389,20 +387,20 @@ void LayerPipeline::NormAndGate(const Step& step, const CoreInput& in) {
                                                 step.stream));
 }
 
-void LayerPipeline::ProjectOut(const Step& step) {
-  step.errors.Add("out_proj", out_proj_->Run({.tokens = step.shape.tokens,
-                                              .in = g_.value_size(),
-                                              .out = g_.hidden_size,
-                                              .io = shape_.io,
-                                              .x = step.core,
-                                              .x_stride = g_.value_size(),
-                                              .w = step.layer.out_proj,
-                                              .y = step.answer,
-                                              .y_stride = g_.hidden_size},
-                                             step.stream));
+void LayerPipeline::ProjectOutAndFinish(const Step& step, const void* classify) {
+  const ProjectionParams p = {.tokens = step.shape.tokens,
+                              .in = g_.value_size(),
+                              .out = g_.hidden_size,
+                              .io = shape_.io,
+                              .x = step.core,
+                              .x_stride = g_.value_size(),
+                              .w = step.layer.out_proj,
+                              .y = step.answer,
+                              .y_stride = g_.hidden_size};
+  step.errors.Add("out_proj", out_proj_->RunAndFinish(p, FinishOf(step, classify), step.stream));
 }
 
-void LayerPipeline::Finish(const Step& step, const void* classify) {
+FinishRowsParams LayerPipeline::FinishOf(const Step& step, const void* classify) const {
   FinishRowsParams p;
   p.rows = step.rows;
   p.chunks = step.chunks;
@@ -415,7 +413,14 @@ void LayerPipeline::Finish(const Step& step, const void* classify) {
   p.input = classify;
   p.input_width = g_.hidden_size;
   p.faults = step.faults();
-  step.errors.Add("finish_rows", FinishRows(p, step.stream));
+  return p;
+}
+
+// With the last projection, where there is one. `classify`: what the rows with a fault in their
+// input came from, or null.
+void LayerPipeline::Finish(const Step& step, const void* classify) {
+  if (step.shape.layout == InputLayout::kHidden) return ProjectOutAndFinish(step, classify);
+  step.errors.Add("finish_rows", FinishRows(FinishOf(step, classify), step.stream));
 }
 
 }  // namespace gdn::cuda

@@ -72,8 +72,9 @@ class LayerPipeline {
   FusedGdnGatingParams Gating(const Step& step, const CoreInput& in) const;
   void DeltaRule(const Step& step, const CoreInput& in);
   void NormAndGate(const Step& step, const CoreInput& in);
-  void ProjectOut(const Step& step);
   void Finish(const Step& step, const void* classify);
+  void ProjectOutAndFinish(const Step& step, const void* classify);
+  FinishRowsParams FinishOf(const Step& step, const void* classify) const;
   bool IsDecode(const StepShape& step) const;
 
   BackendShape shape_;

@@ -121,4 +121,13 @@ cudaError_t Projection::Run(const ProjectionParams& p, cudaStream_t stream) {
                                 workspace_.size(), stream));
 }
 
+cudaError_t Projection::RunAndFinish(const ProjectionParams& p, const FinishRowsParams& finish,
+                                     cudaStream_t stream) {
+  if (finish.rows.offsets == nullptr && ProjectionOfFewTakes(p)) {
+    return ProjectionOfFew(p, finish, stream);
+  }
+  const cudaError_t error = Run(p, stream);
+  return error == cudaSuccess ? FinishRows(finish, stream) : error;
+}
+
 }  // namespace gdn::cuda

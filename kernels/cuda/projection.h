@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/cuda/memory.h"
+#include "kernels/cuda/step_rows.h"
 #include "kernels/ops/projection.h"
 
 namespace gdn::cuda {
@@ -26,6 +27,10 @@ class Projection {
   // Pointers of `p` are device pointers; its shape and type are those of this. Fit for capture into
   // a graph. Few tokens go through a kernel of our own, which streams the weights.
   cudaError_t Run(const ProjectionParams& p, cudaStream_t stream);
+
+  // The same, and FinishRows of its output, in one kernel where there are few tokens.
+  cudaError_t RunAndFinish(const ProjectionParams& p, const FinishRowsParams& finish,
+                           cudaStream_t stream);
 
  private:
   struct Layouts;  // of x and y, for a number of tokens

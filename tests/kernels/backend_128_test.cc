@@ -1,6 +1,12 @@
 // The head dimension of the models, 128 with W = 4, where backends have kernels of their own.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <span>
+#include <vector>
+
 #include "tests/testing/backend_case.h"
 
 namespace gdn::test {
@@ -66,6 +72,52 @@ TEST_P(Backend128, EveryType) {
       Twin twin(*GetParam(), Shape128(1, 2, io, state));
       CheckPath(twin, InputLayout::kHidden);
       CheckPath(twin, InputLayout::kQkvZBetaG);
+    }
+  }
+}
+
+// Of few rows and of many: row 0 has NaN in its input, row 1 overflows in the projection, and of
+// the padding in row 2 nothing matters. Rows 0 and 3 then go on from where they were.
+TEST_P(Backend128, FaultsNameTheirRows) {
+  constexpr float kLargest = 3.3e38f;
+  Twin twin(*GetParam(), Shape128(1, 2, DType::kBf16, DType::kFp32));
+  Rng rng(6);
+  for (int count : {4, 8, 12, 20, 33}) {
+    SCOPED_TRACE(::testing::Message() << count << " rows");
+    std::vector<StepRow> rows;
+    for (int32_t i = 0; i < count; ++i) rows.push_back(twin.Next(0, i, 1));
+    rows[2].slot = kPadSlotId;
+    Step step(rng, twin.shape(), 0, InputLayout::kHidden, rows);
+    const int64_t width = step.kinds()[0].width;
+    step.tensor(0).set(width - 1, std::nanf(""));
+    for (int64_t e = 0; e < width; ++e) {
+      step.tensor(0).set(width + e, e % 2 == 0 ? kLargest : -kLargest);
+      step.tensor(0).set(2 * width + e, std::nanf(""));
+    }
+    ASSERT_NO_FATAL_FAILURE(twin.Run(step, {RowFault::kNonFiniteInput, RowFault::kOverflow}));
+    twin.Forget(0, 1);
+    Step after(rng, twin.shape(), 0, InputLayout::kHidden, RowsOf(twin, 0, count, 1));
+    ASSERT_NO_FATAL_FAILURE(twin.Run(after));
+  }
+}
+
+// The answers that decodes of few rows and of many leave are their outputs.
+TEST_P(Backend128, AnswersAreKept) {
+  const BackendShape shape = Shape128(1, 2, DType::kBf16, DType::kFp32);
+  Twin twin(*GetParam(), shape);
+  Rng rng(7);
+  for (int count : {3, 12, 20, 33}) {
+    SCOPED_TRACE(::testing::Message() << count << " rows");
+    std::vector<StepRow> rows = RowsOf(twin, 0, count, 1);
+    for (StepRow& row : rows) row.keep_answer = row.slot % 2 == 0;
+    Step step(rng, shape, 0, InputLayout::kHidden, rows);
+    ASSERT_NO_FATAL_FAILURE(twin.Run(step));
+    for (size_t row = 0; row < rows.size(); ++row) {
+      if (!rows[row].keep_answer) continue;
+      const std::span<const std::byte> output = step.output_bytes(row);
+      std::vector<std::byte> kept(output.size());
+      ASSERT_TRUE(twin.backend().ReadAnswer(0, rows[row].slot, kept).ok());
+      EXPECT_TRUE(std::equal(kept.begin(), kept.end(), output.begin())) << "row " << row;
     }
   }
 }
