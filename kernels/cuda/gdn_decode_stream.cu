@@ -5,158 +5,12 @@
 // touches the conv state of the heads of a row that a block has taken.
 #include <algorithm>
 
+#include "kernels/cuda/gdn_decode_input.cuh"
 #include "kernels/cuda/gdn_decode_kernels.h"
 #include "kernels/cuda/gdn_decode_stream.cuh"
 
 namespace gdn::cuda::decode {
 namespace {
-
-// Whether what of the row's input falls to this of `threads` threads has NaN or infinity.
-template <typename Io>
-__device__ bool RowBad(const FusedGdnDecodeParams& p, int64_t row, int thread, int threads) {
-  const Io* mixed = static_cast<const Io*>(p.mixed_qkv) + row * p.mixed_stride;
-  const Io* z = static_cast<const Io*>(p.z) + row * p.z_stride;
-  const int heads = p.heads.value_heads, mixed_pieces = (2 * p.heads.key_heads + heads) * kDim / 8;
-  bool bad = false;
-#pragma unroll 4
-  for (int i = thread; i < mixed_pieces; i += threads) {
-    bad |= NonFinite<Io>(LoadStreaming(mixed + i * 8));
-  }
-#pragma unroll 4
-  for (int i = thread; p.z != nullptr && i < heads * kDim / 8; i += threads) {
-    bad |= NonFinite<Io>(LoadStreaming(z + i * 8));
-  }
-  for (int i = thread; i < heads; i += threads) {
-    const float2 gates = LoadGates<Io>(p, row, i);
-    bad |= !isfinite(gates.x) || !isfinite(gates.y);
-  }
-  return bad;
-}
-
-// Convolution, gates and check of one work after the other.
-template <typename Io>
-class InputWarps {
- public:
-  // Before what precedes on the stream has ended.
-  __device__ InputWarps(const FusedGdnDecodeParams& p, const Work& first)
-      : p_(p), thread_(threadIdx.x - kInputWarp * 32), group_(GroupOf(p)) {
-    LoadWeights(first.key_head);
-  }
-
-  template <typename State>
-  __device__ void Run(const Work& first, Shared<State>& shared) {
-    Cursor at{2};
-    WorkList<State> works(p_, shared);
-    if (!first.pad()) Load(first);
-    Arrive(shared.begun);
-    bool begun = true;
-    while (const Work* work = works.Next()) {
-      const bool pad = work->pad();
-      if (!pad && !begun) {
-        LoadWeights(work->key_head);
-        Load(*work);
-      }
-      begun = false;
-      works.WaitLoaded();
-      if (!pad) {
-        LoadWindows(work->has_state, works.template Window<Io>((2 + group_) * kDim));
-        CheckShare(work->row);
-      }
-      Wait(shared.consumed[at.index], at.parity ^ 1);
-      if (!pad) Fill(shared.items[at.index]);
-      Arrive(shared.ready[at.index]);
-      at.Next();
-      works.Over();
-    }
-  }
-
- private:
-  static constexpr int kPairs = (2 + kMaxGroup) * kDim / 2 / kInputThreads;  // of a thread
-
-  // The thread's i-th pair of channels in the window.
-  __device__ int PairOf(int i) const { return thread_ + i * kInputThreads; }
-  __device__ bool Has(int i) const { return PairOf(i) < (2 + group_) * kDim / 2; }
-
-  __device__ void LoadWeights(int key_head) {
-    const Channels channels(p_, key_head);
-#pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      if (!Has(i)) continue;
-      const int part = min(PairOf(i) / (kDim / 2), 2);
-      weights_[i] =
-          LoadConvWeights(p_, channels.Begin(part) + PairOf(i) * 2 - Channels::Place(part));
-    }
-    if (p_.g != nullptr || thread_ >= group_) return;
-    a_log_ = __ldg(p_.a_log + key_head * group_ + thread_);
-    dt_bias_ = __ldg(p_.dt_bias + key_head * group_ + thread_);
-  }
-
-  // From global memory, while the window is on its way.
-  __device__ void Load(const Work& work) {
-    const int head = work.key_head * group_;
-    z_ = {};
-    if (p_.z != nullptr && thread_ < group_ * (kDim / 8)) {
-      z_ = LoadStreaming(static_cast<const Io*>(p_.z) + work.row * p_.z_stride + head * kDim +
-                         thread_ * 8);
-    }
-    gates_ = {};
-    if (thread_ < group_) gates_ = LoadGates<Io>(p_, work.row, head + thread_);
-  }
-
-  // Where the state counts as zero the window is to say so: it becomes the state.
-  __device__ void LoadWindows(bool has_state, Io* window) {
-#pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      if (!Has(i)) continue;
-#pragma unroll
-      for (int j = 0; j < kWidth; ++j) {
-        auto* at = reinterpret_cast<uint32_t*>(window + j * (2 + group_) * kDim) + PairOf(i);
-        if (j < kWidth - 1 && !has_state) *at = 0;
-        windows_[i][j].bits = *at;
-      }
-    }
-    if (!has_state) AsyncProxyFence();
-  }
-
-  // Of the row's input the block checks what it needs anyway, and lets all blocks know.
-  __device__ void CheckShare(int64_t row) const {
-    bool bad = NonFinite<Io>(z_) || !isfinite(gates_.x) || !isfinite(gates_.y);
-#pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      if (Has(i)) bad |= NonFinite<Io>(windows_[i][kWidth - 1].bits);
-    }
-    bad = NamedBarrierOr(1, kInputThreads, bad);
-    if (thread_ != 0) return;
-    if (bad) {
-      atomicOr(p_.faults + row, kFaultNonFinite);
-    } else {
-      Finite(p_, row).Add();
-    }
-  }
-
-  __device__ void Fill(Item& item) const {
-    if (thread_ < group_) item.gates[thread_] = MakeGates(p_, gates_, a_log_, dt_bias_);
-#pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      if (!Has(i)) continue;
-      const float2 y = Convolve(p_, weights_[i], windows_[i]);
-      reinterpret_cast<float2*>(item.qkv)[PairOf(i)] = y;
-      if (PairOf(i) >= kDim) continue;  // v; q and k have whole warps
-      const float square = WarpSum(fmaf(y.x, y.x, y.y * y.y));
-      if (PairOf(i) % 32 == 0) item.squares[PairOf(i) / 32] = square;
-    }
-  }
-
-  const FusedGdnDecodeParams& p_;
-  int thread_;
-  int group_;
-  ConvWeights weights_[kPairs];
-  Pair<Io> windows_[kPairs][kWidth];
-  uint4 z_;
-  float2 gates_;
-  float a_log_ = 0.0f;
-  float dt_bias_ = 0.0f;
-};
 
 template <typename Io>
 __device__ void LoadWindow(const FusedGdnDecodeParams& p, const Work& work, Io* window,
@@ -230,11 +84,13 @@ class StoreWarp {
     int leaving = 0;
     while (const Work* work = works.Next()) {
       works.WaitLoaded();
-      bool keep = !work->pad();
+      const int64_t row = work->row;
+      const bool pad = work->pad();
+      bool keep = !pad;
       for (int i = 0; i < group * kParts; ++i, stage.Next()) {
         Wait(shared.done[stage.index], stage.parity);
         // Only here this block is sure to have said what it has found.
-        if (i == 0 && keep) keep = Hear(work->row);
+        if (i == 0 && keep) keep = Hear(row);
         if (lane_ == 0) {
           if (keep) {
             if (i == 0) StoreWindow(*work, works.template Window<Io>((2 + group) * kDim), policy);
@@ -251,6 +107,7 @@ class StoreWarp {
         }
         __syncwarp();
       }
+      if (lane_ == 0 && !pad) Forget(row);
       works.Over();
     }
     if (lane_ == 0) StoreBulkWait();
@@ -261,21 +118,22 @@ class StoreWarp {
   // not waited for long: they may not have begun.
   __device__ bool Hear(int64_t row) const {
     const unsigned blocks = p_.heads.key_heads;
-    bool finite = false, bad = false;
-    for (int i = 0; i < kLooks && !finite && !bad; ++i) {
-      finite = __any_sync(~0u, Finite(p_, row).Load() == blocks);
-      bad = __any_sync(~0u, (LoadRelaxed(p_.faults + row) & kFaultNonFinite) != 0);
+    for (int i = 0; i < kLooks; ++i) {
+      const unsigned found = Finite(p_, row).Load(), faults = LoadRelaxed(p_.faults + row);
+      if (__any_sync(~0u, (faults & kFaultNonFinite) != 0)) return false;
+      if (__any_sync(~0u, found == blocks)) return true;
     }
-    if (!finite && !bad) {
-      bad = __any_sync(~0u, RowBad<Io>(p_, row, lane_, 32));
-      if (bad && lane_ == 0) atomicOr(p_.faults + row, kFaultNonFinite);
-    }
-    if (lane_ == 0 && row == 0) __threadfence();  // its counters are not in one word
-    if (lane_ == 0 && Heard(p_, row).Add() == blocks) {
-      Finite(p_, row).Clear();
-      Heard(p_, row).Clear();
-    }
+    const bool bad = __any_sync(~0u, RowBad<Io>(p_, row, lane_, 32));
+    if (bad && lane_ == 0) atomicOr(p_.faults + row, kFaultNonFinite);
     return !bad;
+  }
+
+  // The last block that has heard of the row clears what was counted.
+  __device__ void Forget(int64_t row) const {
+    if (row == 0) __threadfence();  // its counters are not in one word
+    if (Heard(p_, row).Add() < p_.heads.key_heads) return;
+    Finite(p_, row).Clear();
+    Heard(p_, row).Clear();
   }
 
   __device__ void StoreWindow(const Work& work, const Io* window, uint64_t policy) const {
@@ -403,8 +261,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     first = WorkOf(p, blockIdx.x);
     second = WorkOf(p, blockIdx.x + gridDim.x);
   }
+  // Into L2, while what precedes ends; that is not yet to read. To bring more of them is slower.
   if (warp == kLoadWarp && first_lane && !first.pad() && first.has_state) {
-    PrefetchBulk(StatesOf<State>(p, first), kParts * Part<State>::kBytes);
+    PrefetchBulk(StatesOf<State>(p, first), GroupOf(p) * kParts * Part<State>::kBytes);
   }
   InitBarriers(shared);
   if (warp < kWarps) {
