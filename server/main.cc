@@ -166,7 +166,7 @@ absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) 
 }
 
 int Main(const std::vector<std::string>& args) {
-  TuneMalloc();
+  TuneProcess();
   const sigset_t signals = BlockSignals();
   if (args.size() == 1 && args[0] == "--help") {
     std::printf("%s", FlagHelp().c_str());

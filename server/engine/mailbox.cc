@@ -59,15 +59,9 @@ void Mailbox::Take(std::vector<Arrival>* arrivals) {
 }
 
 void Mailbox::Done(const Step& step) {
-  const std::lock_guard lock(mutex_);
   --steps_;
   rows_ -= step.request.rows();
   bytes_ -= BytesOf(step);
-}
-
-size_t Mailbox::waiting() const {
-  const std::lock_guard lock(mutex_);
-  return steps_;
 }
 
 void Mailbox::Wait(absl::Time until) {

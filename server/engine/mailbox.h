@@ -48,10 +48,10 @@ class Mailbox {
   void Close();
   // Moves all arrivals to the end of `arrivals`.
   void Take(std::vector<Arrival>* arrivals);
-  // Gives back the room of a step that was taken and no longer waits.
+  // Gives back the room of a step that was taken and no longer waits. Takes no lock.
   void Done(const Step& step);
   // Steps that wait, taken or not.
-  size_t waiting() const;
+  size_t waiting() const { return steps_; }
   // Returns at the next Put or Wake, at `until`, or at once where something has arrived. While
   // there are spinners it looks for a while before it sleeps.
   void Wait(absl::Time until);
@@ -70,9 +70,10 @@ class Mailbox {
   mutable std::mutex mutex_;
   std::condition_variable arrived_;
   std::vector<Arrival> arrivals_;
-  size_t steps_ = 0;
-  size_t rows_ = 0;
-  size_t bytes_ = 0;
+  // Grow under the lock alone.
+  std::atomic<size_t> steps_ = 0;
+  std::atomic<size_t> rows_ = 0;
+  std::atomic<size_t> bytes_ = 0;
   bool woken_ = false;
   bool closed_ = false;
   std::atomic<bool> pending_ =

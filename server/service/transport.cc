@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "absl/synchronization/mutex.h"
+
 namespace gdn {
 namespace {
 
@@ -53,12 +55,13 @@ void TuneChannel(grpc::ChannelArguments* arguments) {
   arguments->SetMaxSendMessageSize(-1);
 }
 
-void TuneMalloc() {
+void TuneProcess() {
   // The most that glibc takes; with more the call fails and every large block is mapped anew.
   constexpr int kMmapThreshold = 32 << 20;
   mallopt(M_MMAP_THRESHOLD, kMmapThreshold);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   mallopt(M_TOP_PAD, 64 << 20);
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
 }
 
 }  // namespace gdn

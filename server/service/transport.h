@@ -1,4 +1,5 @@
-// How messages of half a megabyte travel well: the arguments of servers and channels, and malloc.
+// How messages of half a megabyte travel well: the arguments of servers and channels, and what holds
+// for the whole process.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +24,8 @@ void TuneServer(const TransportLimits& limits, grpc::ServerBuilder* builder);
 // The same for a client's channel.
 void TuneChannel(grpc::ChannelArguments* arguments);
 // Keeps freed message buffers in the process: otherwise each message is mapped, faulted in and
-// unmapped anew, which costs more than copying it. Call it first in main.
-void TuneMalloc();
+// unmapped anew, which costs more than copying it. And lets gRPC's locks be: distributions build
+// Abseil so that each lock taken is looked for in one graph of all locks. Call it first in main.
+void TuneProcess();
 
 }  // namespace gdn

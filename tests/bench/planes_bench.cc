@@ -240,7 +240,7 @@ void MeasureCuda() {}
 #endif
 
 int Main() {
-  TuneMalloc();
+  TuneProcess();
   std::printf("planes_bench: Decode at hidden 2048 in bf16, %d steps each, us\n", kCalls);
   std::printf("%6s  %-22s %9s %9s %9s\n", "rows", "", "p50", "p99", "beside");
   MeasureAll(std::make_unique<NullBackend>(kShape), nullptr);

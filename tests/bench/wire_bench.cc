@@ -159,7 +159,7 @@ void Print(const char* name, std::vector<double>* times, double base) {
 }
 
 int Main() {
-  TuneMalloc();
+  TuneProcess();
   const std::string prefix = "unix:/tmp/gdn_wire_bench_" + std::to_string(getpid());
   NullServer null_server(kShape, {prefix + "_service"}, /*reflection=*/false);
   BareEcho bare_echo;

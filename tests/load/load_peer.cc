@@ -65,7 +65,7 @@ int RunEcho(std::vector<std::string> addresses, const sigset_t& signals) {
 }
 
 int Main(const std::vector<std::string>& args) {
-  TuneMalloc();
+  TuneProcess();
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
