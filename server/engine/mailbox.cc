@@ -52,6 +52,7 @@ void Mailbox::Close() {
 
 void Mailbox::Take(std::vector<Arrival>* arrivals) {
   const std::lock_guard lock(mutex_);
+  busy_ |= !arrivals_.empty();
   arrivals->insert(arrivals->end(), std::make_move_iterator(arrivals_.begin()),
                    std::make_move_iterator(arrivals_.end()));
   arrivals_.clear();
@@ -68,7 +69,7 @@ void Mailbox::Wait(absl::Time until) {
   // A wait is bounded so that the arithmetic of the system's clock cannot overflow.
   constexpr absl::Duration kLongest = absl::Hours(1);
   const absl::Time limit = std::min(until, absl::Now() + kLongest);
-  if (spinners_ > 0) SpinUntil([this] { return pending_.load(); });
+  if (std::exchange(busy_, false)) SpinUntil([this] { return pending_.load(); });
   std::unique_lock lock(mutex_);
   arrived_.wait_until(lock, absl::ToChronoTime(limit),
                       [this] { return !arrivals_.empty() || woken_; });

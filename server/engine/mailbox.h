@@ -52,13 +52,11 @@ class Mailbox {
   void Done(const Step& step);
   // Steps that wait, taken or not.
   size_t waiting() const { return steps_; }
-  // Returns at the next Put or Wake, at `until`, or at once where something has arrived. While
-  // there are spinners it looks for a while before it sleeps.
+  // Returns at the next Put or Wake, at `until`, or at once where something has arrived. Where
+  // something was taken since it last slept it looks for a while before it sleeps: the steps of a
+  // pass follow one another by microseconds. For the thread that takes.
   void Wait(absl::Time until);
   void Wake();
-  // Somebody comes, or leaves, whose steps follow one another by microseconds.
-  void AddSpinner() { ++spinners_; }
-  void RemoveSpinner() { --spinners_; }
 
  private:
   static size_t BytesOf(const Step& step);
@@ -78,7 +76,7 @@ class Mailbox {
   bool closed_ = false;
   std::atomic<bool> pending_ =
       false;  // something has arrived or woken_: for looks without the lock
-  std::atomic<int> spinners_ = 0;
+  bool busy_ = false;  // something was taken since the last sleep
 };
 
 }  // namespace gdn

@@ -98,7 +98,6 @@ Fault RingCall::Open(const Hosted& hosted, const v1::Ring& ring) {
 }
 
 void RingCall::Serve() {
-  engine_->AddSpinner();
   while (!over_) {
     if (Advance()) continue;
     const bool may_take = (Wants() & kToRead) != 0;
@@ -108,7 +107,6 @@ void RingCall::Serve() {
       Break(FaultOf(v1::ERROR_REASON_INPUT_SIZE_MISMATCH, "The ring's region was truncated."));
     }
   }
-  engine_->RemoveSpinner();
   End();
 }
 
