@@ -51,8 +51,8 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& name,
   return MakeCpuBackend(shape, threads);
 }
 
-absl::StatusOr<std::shared_ptr<HostPool>> MakeOutputPool(const Backend& backend,
-                                                         const BackendShape& shape) {
+absl::StatusOr<std::shared_ptr<HostPool>> MakeHostPool(const Backend& backend,
+                                                       const BackendShape& shape) {
   if (backend.name() == "cuda") return MakePinned(shape);
   return nullptr;
 }

@@ -22,10 +22,10 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& name,
 // How the backend of this name reaches memory that callers share; null where it copies by the host.
 std::unique_ptr<DeviceMemoryOpener> MakeDeviceMemoryOpener(std::string_view backend);
 
-// Memory that this backend's device writes answers to by itself, or null where it has none.
-// RESOURCE_EXHAUSTED where there is not enough.
-absl::StatusOr<std::shared_ptr<HostPool>> MakeOutputPool(const Backend& backend,
-                                                         const BackendShape& shape);
+// Memory that this backend's device reads inputs from, or writes answers to, by itself; or null
+// where it has none. RESOURCE_EXHAUSTED where there is not enough.
+absl::StatusOr<std::shared_ptr<HostPool>> MakeHostPool(const Backend& backend,
+                                                       const BackendShape& shape);
 
 // Tokens of a prefill that run at once, where the configuration leaves it to the backend.
 uint32_t DefaultPrefillChunk(const Backend& backend);

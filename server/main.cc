@@ -123,7 +123,9 @@ absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) 
 
   auto backend = MakeBackend(config.backend(), *shape, config.threads());
   if (!backend.ok()) return backend.status();
-  auto output_pool = MakeOutputPool(**backend, *shape);
+  auto input_pool = MakeHostPool(**backend, *shape);
+  if (!input_pool.ok()) return input_pool.status();
+  auto output_pool = MakeHostPool(**backend, *shape);
   if (!output_pool.ok()) return output_pool.status();
   absl::Status loaded = LoadLayers(checkpoint->get(), shape->io, signals, backend->get());
   if (!loaded.ok()) return loaded;
@@ -143,6 +145,7 @@ absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) 
   Hosted hosted = FactsOf(config, model, *shape, readiness.instance_id);
   hosted.engine = &engine;
   hosted.regions = &regions;
+  hosted.input_pool = *std::move(input_pool);
   hosted.output_pool = *std::move(output_pool);
   hosted.backend = (*backend)->name();
   auto thread = std::make_unique<EngineThread>(&engine);

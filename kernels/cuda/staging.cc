@@ -127,9 +127,7 @@ void Staging::CopyTensor(const BatchPart& part, const PartTensor& tensor, Errors
   }
   SendGathered(errors);
   gathered_ = {tensor.to + bytes, tensor.to + bytes};
-  if (part.direct_input) {
-    return Send(tensor.to, part.input.front().data() + offset, bytes, errors);
-  }
+  if (part.direct_input) return SendPieces(part, offset, bytes, tensor.to, errors);
   const int64_t first =
       (part.tokens_before + part.tokens + part.tokens_after) * tensor.width_before +
       part.tokens_before * tensor.width;
@@ -147,6 +145,14 @@ void Staging::Gather(const BatchPart& part, size_t offset, size_t bytes, size_t 
     gathered_.end = to + done + size;
     if (gathered_.bytes() >= kSlice) SendGathered(errors);
   }
+}
+
+void Staging::SendPieces(const BatchPart& part, size_t offset, size_t bytes, size_t to,
+                         Errors& errors) {
+  VisitPieces(part.input, offset, bytes, [&](std::string_view piece) {
+    Send(to, piece.data(), piece.size(), errors);
+    to += piece.size();
+  });
 }
 
 void Staging::SendGathered(Errors& errors) {

@@ -65,6 +65,7 @@ class Staging {
   void FillRows(const StepShape& step, const StepBlock& at);
   void CopyTensor(const BatchPart& part, const PartTensor& tensor, Errors& errors);
   void Gather(const BatchPart& part, size_t offset, size_t bytes, size_t to, Errors& errors);
+  void SendPieces(const BatchPart& part, size_t offset, size_t bytes, size_t to, Errors& errors);
   void SendGathered(Errors& errors);
   void Send(size_t to, const void* from, size_t bytes, Errors& errors);
   void Receive(std::byte* to, const std::byte* from, size_t bytes, Errors& errors);

@@ -12,7 +12,8 @@ constexpr uint32_t kKernelChunk = 64;
 }  // namespace
 
 bool IsCut(StepKind kind, const StepRequest& request, const CutRules& rules) {
-  return kind == StepKind::kPrefill && rules.tokens > 0 && !request.direct_input &&
+  const bool unseen = request.direct_input && request.shared_memory;
+  return kind == StepKind::kPrefill && rules.tokens > 0 && !unseen &&
          request.total_tokens() > rules.tokens &&
          EndOfPiece(request, {}, rules).row < request.rows();
 }

@@ -25,7 +25,8 @@ struct Hosted {
   // Of the steps that a stream has under way and the answers that it has yet to send, beyond which
   // nothing more is read of it.
   size_t max_stream_bytes = size_t{64} << 20;
-  std::shared_ptr<HostPool> output_pool;  // of the backend, for answers; or null
+  std::shared_ptr<HostPool> input_pool;   // of the backend, for inputs; or null
+  std::shared_ptr<HostPool> output_pool;  // likewise, for answers
   Regions* regions = nullptr;             // may be null where limits do not allow shared memory
   std::string backend;                    // its name
 };

@@ -2,6 +2,8 @@
 
 #include <grpc/slice.h>
 
+#include "kernels/pieces.h"
+
 namespace gdn {
 
 std::shared_ptr<ReceivedMessage> Receive(const grpc::ByteBuffer& buffer) {
@@ -39,6 +41,19 @@ OutputBuffer AllocateOutput(const std::shared_ptr<HostPool>& pool, size_t bytes)
   auto slice = std::make_shared<grpc::Slice>(grpc_slice_malloc(bytes), grpc::Slice::STEAL_REF);
   auto* data = reinterpret_cast<std::byte*>(const_cast<uint8_t*>(slice->begin()));
   return {std::move(slice), data, bytes, /*direct=*/false};
+}
+
+void GatherInput(const std::shared_ptr<HostPool>& pool, Step* step) {
+  constexpr size_t kLeast = 64 << 10;
+  StepRequest& request = step->request;
+  const size_t bytes = request.input_bytes();
+  std::byte* block = pool == nullptr || bytes < kLeast ? nullptr : pool->Take(bytes);
+  if (block == nullptr) return;
+  CopyPieces(request.input, 0, bytes, block);
+  request.input = {{reinterpret_cast<const char*>(block), bytes}};
+  request.direct_input = true;
+  step->message = std::shared_ptr<void>(
+      block, [pool, bytes](void* data) { pool->Return(static_cast<std::byte*>(data), bytes); });
 }
 
 grpc::ByteBuffer ToByteBuffer(const std::string& header, const OutputBuffer& output) {

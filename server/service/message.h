@@ -25,6 +25,11 @@ std::shared_ptr<ReceivedMessage> Receive(const grpc::ByteBuffer& buffer);
 // it is sent, or where that is null or has none, memory as any other.
 OutputBuffer AllocateOutput(const std::shared_ptr<HostPool>& pool, size_t bytes);
 
+// Copies the step's input into a block of `pool`, so that the device reads it by itself, and lets
+// go of the message that it came in. Leaves a small input where it is, which is sooner gathered
+// with those of other steps, and one that the pool, which may be null, has no room for.
+void GatherInput(const std::shared_ptr<HostPool>& pool, Step* step);
+
 // `header` and then the bytes of `output`, which may be empty. Never an empty buffer, which gRPC
 // does not take: an empty message is one empty slice.
 grpc::ByteBuffer ToByteBuffer(const std::string& header, const OutputBuffer& output = {});

@@ -39,9 +39,11 @@ Fault MakeStep(const Hosted& hosted, StepKind kind, StepRequest request,
   (*step)->allocate = [&hosted](size_t bytes) { return AllocateOutput(hosted.output_pool, bytes); };
   (*step)->deadline = deadline;
   if ((*step)->request.shared_memory) {
-    fault = PlaceStep(*hosted.regions, hosted.limits, step->get());
+    return PlaceStep(*hosted.regions, hosted.limits, step->get());
   }
-  return fault;
+  // By the thread that received the input, whose cache has it; not for a step that is refused.
+  if (hosted.engine->HasRoom(**step)) GatherInput(hosted.input_pool, step->get());
+  return {};
 }
 
 }  // namespace gdn

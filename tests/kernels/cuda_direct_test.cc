@@ -119,6 +119,17 @@ TEST_P(CudaDirect, BesideAPartInOrdinaryMemory) {
   EXPECT_EQ(second.Answer(), answers_[1]);
 }
 
+// As of a step that is cut, of which a tensor's tokens lie in one piece and the next one's elsewhere.
+TEST_P(CudaDirect, InPieces) {
+  Run({Plain(0), Plain(1)});
+  PartMemory first(GetParam(), bytes_[0]), second(GetParam(), bytes_[1]);
+  BatchPart part = Direct(1, second);
+  const std::string_view pieces[] = {second.piece.substr(0, 100), second.piece.substr(100)};
+  part.input = pieces;
+  Run({Direct(0, first), part});
+  EXPECT_EQ(second.Answer(), answers_[1]);
+}
+
 INSTANTIATE_TEST_SUITE_P(Places, CudaDirect,
                          ::testing::Values(Memory::Place::kPinned, Memory::Place::kDevice),
                          [](const auto& info) {

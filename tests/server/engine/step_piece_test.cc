@@ -48,9 +48,12 @@ TEST(StepPieceTest, RowsOfNoTokensCostNothing) {
 TEST(StepPieceTest, OnlyPrefillsOfMoreThanAPieceAreCut) {
   StepRequest request = Rows({129});
   EXPECT_TRUE(IsCut(StepKind::kPrefill, request, {128, 1}));
-  request.direct_input = true;  // the host does not look at it
+  request.direct_input = true;
+  EXPECT_TRUE(IsCut(StepKind::kPrefill, request, {128, 1}));
+  request.shared_memory.emplace();  // the host does not look at it
   EXPECT_FALSE(IsCut(StepKind::kPrefill, request, {128, 1}));
   request.direct_input = false;
+  EXPECT_TRUE(IsCut(StepKind::kPrefill, request, {128, 1}));
   EXPECT_FALSE(IsCut(StepKind::kDecode, request, {128, 1}));
   EXPECT_FALSE(IsCut(StepKind::kPrefill, request, {0, 1}));
   EXPECT_FALSE(IsCut(StepKind::kPrefill, Rows({128}), {128, 1}));
