@@ -80,6 +80,7 @@ void Engine::Answer(gdn::Step& step, Fault fault, StepAnswer answer) {
   mailbox_.Done(step);
   observer_->StepEnds(step, answer);
   step.done(fault, std::move(answer));
+  step.message = nullptr;  // not with the step itself, which may wait for its answer to be sent
 }
 
 void Engine::Close(absl::Time now) {

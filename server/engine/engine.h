@@ -72,8 +72,10 @@ class Engine {
   uint64_t steps_taken() const { return steps_taken_; }
   void Wait(absl::Time until) { mailbox_.Wait(until); }
   void Wake() { mailbox_.Wake(); }
-  void AddSpinner() { mailbox_.AddSpinner(); }
-  void RemoveSpinner() { mailbox_.RemoveSpinner(); }
+  // Whether Submit would take the step now: for who has work to do before it.
+  bool HasRoom(const gdn::Step& step) const {
+    return mailbox_.Room(step) == Mailbox::Result::kTaken;
+  }
 
   // For calls, on the engine's thread.
   SlotTable& table() { return table_; }
@@ -138,6 +140,7 @@ class Engine {
   Fault Commit(Task& task, absl::Time now);
   void CopyReplays(Task& task);
   void CommitRow(const Task& task, size_t row, absl::Time now);
+  void KeepAnswers(const Task& task);
   void KeepAnswer(const Task& task, size_t row);
   bool CopyReplay(const Task& task, size_t row);
   OutputRange OutputOf(const Task& task, size_t row) const;

@@ -205,8 +205,12 @@ void Engine::Finish(Task& task, absl::Time now) {
       if (plan.action != RowPlan::Action::kPad) Release(plan.slot);
     }
   }
+  // Only what the caller can overwrite is copied while it waits.
+  if (task.output.shared) KeepAnswers(task);
   Answer(*task.step, fault, std::move(answer));
+  if (!task.output.shared) KeepAnswers(task);
 }
+
 // Commits the rows without a fault; names the others.
 Fault Engine::Commit(Task& task, absl::Time now) {
   Fault fault;
@@ -249,7 +253,13 @@ void Engine::CommitRow(const Task& task, size_t row, absl::Time now) {
   cursor.step_tokens = request.tokens(row);
   cursor.step_layout = static_cast<uint8_t>(request.input_layout);
   cursor.position += request.tokens(row);
-  KeepAnswer(task, row);
+}
+
+// Of the rows that have committed and were not released, in place of their last ones.
+void Engine::KeepAnswers(const Task& task) {
+  for (size_t row = 0; row < task.plan.size(); ++row) {
+    if (task.Folds(row) && table_.InUse(task.plan[row].slot)) KeepAnswer(task, row);
+  }
 }
 
 // Decode answers are in the backend's pool already; larger ones are copied while there is room.

@@ -274,7 +274,8 @@ v1::ErrorReason Mirror::RunRow(absl::Time now, const Item& item, size_t row, Act
   at.position += tokens.size();
   output->insert(output->end(), at.answer.begin(), at.answer.end());
   Forget(sequence.epoch, item.step.layer);
-  if (at.step_id != 0 && tokens.size() > rules_.max_decode_tokens) {
+  const bool released = item.step.request.release_after && reply.fault.ok();
+  if (at.step_id != 0 && tokens.size() > rules_.max_decode_tokens && !released) {
     Keep(sequence.epoch, item.step.layer, at.answer.size() * sizeof(float));
   }
   return why;

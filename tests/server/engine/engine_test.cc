@@ -151,6 +151,31 @@ TEST_F(EngineTest, LargeAnswersAreKeptWithinReplayBytes) {
   EXPECT_TRUE(Prefill(other, Hidden({1, 2, 3, 4, 5}))->ok());
 }
 
+TEST_F(EngineTest, AnAnswerInSharedMemoryIsKeptBeforeItsCallerCanOverwriteIt) {
+  std::vector<float> region(8);  // 2 tokens
+  StepRequest request = ById({"a"}, true);
+  request.step_id = 5;
+  request.token_counts = {2};
+  auto [step, outcome] = NewStep(StepKind::kPrefill, request, Hidden({1, 2}));
+  step->allocate = [&region](size_t bytes) {
+    OutputBuffer buffer;
+    buffer.data = reinterpret_cast<std::byte*>(region.data());
+    buffer.size = bytes;
+    buffer.shared = true;
+    return buffer;
+  };
+  step->done = [&region](const Fault& fault, const StepAnswer&) {
+    EXPECT_TRUE(fault.ok());
+    std::fill(region.begin(), region.end(), 0.0f);
+  };
+  engine_->Submit(step, now_);
+  RunAll();
+  FakeState state;
+  const auto again = Prefill(request, Hidden({1, 2}));
+  EXPECT_EQ(again->output(), Foretell(Hidden({1, 2}), &state));
+  EXPECT_EQ(again->answer.replayed_rows, 1u);
+}
+
 TEST_F(EngineTest, AnAnswerTooLargeForTheStoreIsNotKept) {
   StepRequest request = ById({"a"}, true);
   request.step_id = 5;
