@@ -56,6 +56,7 @@ void Engine::Submit(const std::shared_ptr<gdn::Step>& step, absl::Time now) {
   } else if (result == Mailbox::Result::kClosed) {
     Refuse(*step, Draining());
   }
+  outbox_.SendOne();
 }
 
 void Engine::CheckInput(gdn::Step& step) const {
@@ -74,13 +75,13 @@ CutRules Engine::cut_rules() const {
 
 void Engine::Refuse(gdn::Step& step, const Fault& fault) { step.done(fault, {}); }
 
-void Engine::Answer(gdn::Step& step, Fault fault, StepAnswer answer) {
+// To be sent by whoever calls this, or by others.
+void Engine::Answer(const Task& task, Fault fault, StepAnswer answer) {
   if (!fault.ok() && fault.message.empty()) fault.message = Describe(fault);
   slots_used_ = table_.used();
-  mailbox_.Done(step);
-  observer_->StepEnds(step, answer);
-  step.done(fault, std::move(answer));
-  step.message = nullptr;  // not with the step itself, which may wait for its answer to be sent
+  mailbox_.Done(*task.step);
+  observer_->StepEnds(*task.step, answer);
+  outbox_.Put({task.step, std::move(fault), std::move(answer)});
 }
 
 void Engine::Close(absl::Time now) {
@@ -98,9 +99,10 @@ void Engine::Close(absl::Time now) {
     if (task->step == nullptr) {
       task->call.run(now);
     } else {
-      Answer(*task->step, Draining(), {});
+      Answer(*task, Draining(), {});
     }
   }
+  outbox_.SendAll();
   queue_.clear();
 }
 
@@ -267,10 +269,11 @@ void Engine::DropUnwanted(absl::Time now) {
     if (task->step == nullptr || task->item.begun) return false;
     if (!task->step->cancelled && task->step->deadline >= now) return false;
     lines_.Leave(&task->item);
-    Answer(*task->step,
+    Answer(*task,
            FaultOf(v1::ERROR_REASON_QUEUE_FULL, "the step did not run before its deadline"), {});
     return true;
   });
+  outbox_.SendAll();
 }
 
 void Engine::Release(int32_t slot) {

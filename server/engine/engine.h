@@ -18,6 +18,7 @@
 #include "server/engine/batch_policy.h"
 #include "server/engine/engine_observer.h"
 #include "server/engine/mailbox.h"
+#include "server/engine/outbox.h"
 #include "server/engine/row_plan.h"
 #include "server/engine/sequence_lines.h"
 #include "server/engine/task.h"
@@ -50,7 +51,8 @@ class Engine {
 
   // Hands in a validated step. Where the queue is full, or the engine is closed or broken, the step
   // is refused at once on the calling thread. There too the input of a prefill that will run in
-  // pieces is looked through for NaN and infinity.
+  // pieces is looked through for NaN and infinity. It may also tell another step's caller its
+  // answer: `done` is called on the engine's thread, or on one that is in Submit.
   void Submit(const std::shared_ptr<Step>& step, absl::Time now);
   // Hands in a call. False where the engine is closed: then it never runs.
   bool Submit(Call call, absl::Time now);
@@ -108,7 +110,7 @@ class Engine {
   };
 
   void Refuse(gdn::Step& step, const Fault& fault);
-  void Answer(gdn::Step& step, Fault fault, StepAnswer answer);
+  void Answer(const Task& task, Fault fault, StepAnswer answer);
   CutRules cut_rules() const;
   void CheckInput(gdn::Step& step) const;
 
@@ -134,7 +136,8 @@ class Engine {
   void Launch(InFlight& batch);
   void EndOldest(absl::Time now);
   void TakeFaults(const InFlight& batch, Task& task) const;
-  void EndPiece(std::unique_ptr<Task> task, absl::Time now);
+  bool IsOver(const Task& task) const;
+  void PutAway(std::unique_ptr<Task> task);
   void LoseDevice();
   void Finish(Task& task, absl::Time now);
   Fault Commit(Task& task, absl::Time now);
@@ -151,6 +154,7 @@ class Engine {
   EngineObserver no_observer_;
   EngineObserver* const observer_;
   Mailbox mailbox_;
+  Outbox outbox_;
   SlotTable table_;
   AnswerStore answers_;
   Tasks queue_;          // in order of arrival

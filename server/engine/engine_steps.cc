@@ -28,6 +28,7 @@ bool IsSpoilt(const Task& task) {
 void Engine::BeginSteps(Tasks tasks, absl::Time now) {
   after_prefill_ = tasks.front()->item.kind == QueueItem::Kind::kPrefill;
   std::erase_if(tasks, [&](const auto& task) { return !Prepare(*task, now); });
+  outbox_.SendAll();
   if (tasks.empty()) return;
   if (spare_.empty()) spare_.push_back(std::make_unique<InFlight>());
   InFlight& batch = *spare_.back();
@@ -61,7 +62,7 @@ bool Engine::Prepare(Task& task, absl::Time now) {
                           now, now + options_.step_ttl};
   const Fault fault = PlanRows(request, rules, answers_, &table_, &task.lease, &task.plan);
   if (!fault.ok()) {
-    Answer(*task.step, fault, {});
+    Answer(task, fault, {});
     return false;
   }
   // The store may drop them before this step ends.
@@ -133,10 +134,11 @@ void Engine::Launch(InFlight& batch) {
   batch.batch.keep_answer = batch.keep_answer;
   batch.batch.parts = batch.parts;
   observer_->BatchBegins(batch.tasks.front()->step->kind, batch.batch);
-  if (overlaps_) {
-    for (const std::unique_ptr<Task>& task : batch.tasks) lines_.Hold(task->keys);
-  }
   if (!device_lost_ && !backend_->Begin(batch.batch).ok()) LoseDevice();
+  // While it runs, as all that the batch does not wait for.
+  for (const std::unique_ptr<Task>& task : batch.tasks) {
+    if (overlaps_) lines_.Hold(task->keys);
+  }
 }
 
 void Engine::EndOldest(absl::Time now) {
@@ -145,10 +147,14 @@ void Engine::EndOldest(absl::Time now) {
   batch->faults.resize(batch->slots.size());
   if (!device_lost_ && !backend_->End(batch->faults).ok()) LoseDevice();
   observer_->BatchEnded();
+  for (const std::unique_ptr<Task>& task : batch->tasks) {
+    TakeFaults(*batch, *task);
+    if (IsOver(*task)) Finish(*task, now);
+  }
+  outbox_.SendAll();
   for (std::unique_ptr<Task>& task : batch->tasks) {
     if (overlaps_) lines_.LetGo(task->keys);
-    TakeFaults(*batch, *task);
-    EndPiece(std::move(task), now);
+    PutAway(std::move(task));
   }
   batch->tasks.clear();
   spare_.push_back(std::move(batch));
@@ -166,9 +172,17 @@ void Engine::TakeFaults(const InFlight& batch, Task& task) const {
   }
 }
 
-// Back to its place in the queue, where there is more of it and a row to go on with.
-void Engine::EndPiece(std::unique_ptr<Task> task, absl::Time now) {
-  if (task->HasEnded() || device_lost_ || IsSpoilt(*task)) return Finish(*task, now);
+// Whether there is no more of it, or no row to go on with.
+bool Engine::IsOver(const Task& task) const {
+  return task.HasEnded() || device_lost_ || IsSpoilt(task);
+}
+
+// What nobody waits for at the end of a step; or else it goes back to its place in the queue.
+void Engine::PutAway(std::unique_ptr<Task> task) {
+  if (IsOver(*task)) {
+    if (!task->output.shared) KeepAnswers(*task);
+    return;
+  }
   task->begin = task->end;
   task->item.begun = true;
   begun_ = task.get();
@@ -207,8 +221,7 @@ void Engine::Finish(Task& task, absl::Time now) {
   }
   // Only what the caller can overwrite is copied while it waits.
   if (task.output.shared) KeepAnswers(task);
-  Answer(*task.step, fault, std::move(answer));
-  if (!task.output.shared) KeepAnswers(task);
+  Answer(task, fault, std::move(answer));
 }
 
 // Commits the rows without a fault; names the others.
