@@ -2,13 +2,23 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <string_view>
 
 #include "kernels/finite.h"
+#include "server/shares.h"
 
 namespace gdn {
 namespace {
+
+bool AreFinite(const char* data, size_t bytes, DType type) {
+  std::atomic<bool> finite = true;
+  InShares(bytes, [&](size_t begin, size_t end) {
+    if (!AllFinite(data + begin, end - begin, type)) finite = false;
+  });
+  return finite;
+}
 
 // Reads pieces from front to back.
 class Reader {
@@ -21,7 +31,7 @@ class Reader {
     while (bytes > 0) {
       const size_t here = std::min(bytes, pieces_[piece_].size() - at_);
       const size_t whole = here / SizeOf(type) * SizeOf(type);
-      finite = finite && AllFinite(pieces_[piece_].data() + at_, whole, type);
+      finite = finite && AreFinite(pieces_[piece_].data() + at_, whole, type);
       Skip(whole);
       bytes -= whole;
       if (whole == here) continue;

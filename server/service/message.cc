@@ -3,6 +3,7 @@
 #include <grpc/slice.h>
 
 #include "kernels/pieces.h"
+#include "server/shares.h"
 
 namespace gdn {
 
@@ -49,7 +50,9 @@ void GatherInput(const std::shared_ptr<HostPool>& pool, Step* step) {
   const size_t bytes = request.input_bytes();
   std::byte* block = pool == nullptr || bytes < kLeast ? nullptr : pool->Take(bytes);
   if (block == nullptr) return;
-  CopyPieces(request.input, 0, bytes, block);
+  InShares(bytes, [&](size_t begin, size_t end) {
+    CopyPieces(request.input, begin, end - begin, block + begin);
+  });
   request.input = {{reinterpret_cast<const char*>(block), bytes}};
   request.direct_input = true;
   step->message = std::shared_ptr<void>(
