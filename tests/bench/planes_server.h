@@ -5,7 +5,9 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "server/engine/engine_thread.h"
 #include "server/service/grpc_server.h"
@@ -13,7 +15,7 @@
 
 namespace gdn {
 
-// Another backend, and the time from the last Begin to its End.
+// Another backend, and the time from each Begin to its End, where one follows the other.
 class TimedBackend final : public Backend {
  public:
   explicit TimedBackend(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
@@ -29,14 +31,15 @@ class TimedBackend final : public Backend {
   }
   absl::Status End(std::span<RowFault> faults) override {
     absl::Status status = backend_->End(faults);
-    spent_ = std::chrono::duration<double, std::micro>(Clock::now() - begin_).count();
+    spent_ = spent_ + std::chrono::duration<double, std::micro>(Clock::now() - begin_).count();
     return status;
   }
   absl::Status ReadAnswer(int layer, int32_t slot, std::span<std::byte> out) override {
     return backend_->ReadAnswer(layer, slot, out);
   }
 
-  double microseconds() const { return spent_; }
+  // Since it was asked last; µs.
+  double TakeMicroseconds() { return spent_.exchange(0); }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -46,33 +49,57 @@ class TimedBackend final : public Backend {
   std::atomic<double> spent_ = 0;
 };
 
+// A backend, and what a server has of its device; null where it has none.
+struct PlanesBackend {
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<DeviceMemoryOpener> opener;
+  std::shared_ptr<HostPool> input_pool;
+  std::shared_ptr<HostPool> output_pool;
+  uint32_t prefill_chunk = 0;
+};
+
 class PlanesServer {
  public:
-  // One layer of `shape`, which `backend` has loaded. `opener` may be null.
-  PlanesServer(const std::string& address, const BackendShape& shape,
-               std::unique_ptr<Backend> backend, std::unique_ptr<DeviceMemoryOpener> opener)
-      : backend_(std::move(backend)),
-        opener_(std::move(opener)),
+  // One layer of `shape`, which the backend has loaded.
+  PlanesServer(const std::vector<std::string>& addresses, const BackendShape& shape,
+               PlanesBackend made)
+      : backend_(std::move(made.backend)),
+        opener_(std::move(made.opener)),
         regions_("gdn", opener_.get()),
-        engine_(NullOptions(shape), &backend_) {
+        engine_(OptionsOf(shape, made.prefill_chunk), &backend_) {
     hosted_.limits = NullLimits(shape);
     hosted_.limits.allow_shared_memory = true;
     hosted_.engine = &engine_;
     hosted_.regions = &regions_;
+    hosted_.input_pool = std::move(made.input_pool);
+    hosted_.output_pool = std::move(made.output_pool);
     readiness_.hosted = &hosted_;
     thread_ = std::make_unique<EngineThread>(&engine_);
     server_ = *GrpcServer::Start(
         readiness_,
-        {.addresses = {address}, .limits = {.message_bytes = 64 << 20}, .shared_memory = true});
+        {.addresses = addresses, .limits = {.message_bytes = 64 << 20}, .shared_memory = true});
   }
   ~PlanesServer() {
     thread_.reset();
     server_->Shutdown(absl::ZeroDuration());
   }
 
-  const TimedBackend& backend() const { return backend_; }
+  const std::vector<std::string>& addresses() const { return server_->addresses(); }
+  TimedBackend& backend() { return backend_; }
+  // Whether the device reaches the region's memory by itself.
+  bool Reaches(const std::string& region) const {
+    const std::shared_ptr<Region> found = regions_.Find(region);
+    return found != nullptr && found->device() != nullptr;
+  }
 
  private:
+  static EngineOptions OptionsOf(const BackendShape& shape, uint32_t prefill_chunk) {
+    EngineOptions options = NullOptions(shape);
+    options.prefill_chunk = prefill_chunk;
+    options.replay_bytes = size_t{256} << 20;
+    return options;
+  }
+
   TimedBackend backend_;
   const std::unique_ptr<DeviceMemoryOpener> opener_;
   Regions regions_;

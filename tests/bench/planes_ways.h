@@ -1,0 +1,176 @@
+// The steps of one batch by every way from a caller to the engine, and what each takes.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "client/cpp/region.h"
+#include "client/cpp/ring.h"
+#include "server/message.h"
+#include "tests/bench/bf16_noise.h"
+#include "tests/bench/planes_caller.h"
+#include "tests/bench/planes_server.h"
+
+namespace gdn {
+
+// µs.
+struct WayTime {
+  double p50 = 0;
+  double p99 = 0;
+  double beside = 0;  // median of what a step takes beside the backend, by the clock of its thread
+};
+
+// Who is called, each on a connection of its own.
+struct Callers {
+  Caller echo, echo_tcp, service, service_tcp;
+};
+
+// Queues of the ring, which lies where the region begins; the tensors follow.
+inline constexpr size_t kRingQueue = 64 << 10;
+
+// `rows` rows of `tokens` together at hidden 2048 in bf16: a Decode, or a Prefill where that is
+// more than one a row.
+class Ways {
+ public:
+  Ways(int64_t rows, int64_t tokens, TimedBackend* backend, Callers* callers,
+       const client::Region& region, client::Ring* ring)
+      : rows_(rows), tokens_(tokens), backend_(*backend), callers_(*callers), ring_(*ring) {
+    tensor_.resize(static_cast<size_t>(tokens) * kTokenBytes);
+    FillWithBf16(std::as_writable_bytes(std::span(tensor_)));
+    const uint64_t input = client::Ring::BytesOf(kRingQueue, kRingQueue);
+    if (input + 2 * tensor_.size() > region.size()) Fail("the region is too small");
+    std::memcpy(region.data() + input, tensor_.data(), tensor_.size());
+    Begin();
+    in_region_ = request_;
+    in_region_.mutable_shared_memory()->set_region(region.name());
+    in_region_.mutable_shared_memory()->set_input_offset(input);
+    in_region_.mutable_shared_memory()->set_output_offset(input + tensor_.size());
+  }
+
+  // The ways in turn, `runs` times; by name.
+  std::map<std::string, WayTime> Measure(int warm_up, int runs) {
+    const std::pair<const char*, std::function<void()>> ways[] = {
+        {"echo, empty", [this] { callers_.echo.Call(kEchoMethod, ToByteBuffer("")); }},
+        {"echo, same bytes", [this] { callers_.echo.Call(kEchoMethod, inline_); }},
+        {"call, inline", [this] { callers_.service.Call(Method(), inline_); }},
+        {"echo, same bytes, TCP", [this] { callers_.echo_tcp.Call(kEchoMethod, inline_); }},
+        {"call, inline, TCP", [this] { callers_.service_tcp.Call(Method(), inline_); }},
+        {"call, shared memory", [this] { callers_.service.Call(Method(), header_); }},
+        {"ring", [this] { ThroughRing(); }}};
+    std::vector<std::vector<double>> times(std::size(ways)), beside(std::size(ways));
+    for (int i = -warm_up; i < runs; ++i) {
+      for (size_t way = 0; way < std::size(ways); ++way) {
+        Prepare();
+        const auto begin = std::chrono::steady_clock::now();
+        ways[way].second();
+        const std::chrono::duration<double, std::micro> time =
+            std::chrono::steady_clock::now() - begin;
+        const double backend = backend_.TakeMicroseconds();
+        if (i < 0) continue;
+        times[way].push_back(time.count());
+        beside[way].push_back(time.count() - backend);
+      }
+    }
+    std::map<std::string, WayTime> found;
+    for (size_t way = 0; way < std::size(ways); ++way) {
+      found[ways[way].first] = Print(ways[way].first, &times[way], &beside[way]);
+    }
+    return found;
+  }
+
+ private:
+  static constexpr size_t kTokenBytes = 4096;
+  static constexpr const char* kEchoMethod = "/gdn.v1.GdnService/Decode";
+
+  bool IsPrefill() const { return tokens_ > rows_; }
+  const char* Method() const { return IsPrefill() ? "/gdn.v1.GdnService/Prefill" : kEchoMethod; }
+
+  // The sequences, and what every step of them says.
+  void Begin() {
+    v1::DecodeRequest first;
+    v1::Batch& batch = *first.mutable_batch();
+    batch.set_data_type(v1::DATA_TYPE_BF16);
+    batch.set_create(true);
+    for (int64_t row = 0; row < rows_; ++row) {
+      batch.add_request_ids(std::to_string(tokens_) + "-" + std::to_string(row));
+      batch.add_token_counts(0);
+    }
+    v1::DecodeResponse begun;
+    Parse(callers_.service.Call(kEchoMethod, Serialize(first)), &begun);
+    v1::Batch& later = *request_.mutable_batch();
+    later.set_data_type(v1::DATA_TYPE_BF16);
+    later.mutable_slots()->CopyFrom(begun.slots());
+    later.mutable_epochs()->CopyFrom(begun.epochs());
+    for (int64_t row = 0; IsPrefill() && row < rows_; ++row) {
+      later.add_token_counts(static_cast<uint32_t>(tokens_ / rows_));
+    }
+  }
+
+  // Each step has an id of its own; what the caller serialises is not timed, its copies are.
+  void Prepare() {
+    ++step_id_;
+    request_.mutable_batch()->set_step_id(step_id_);
+    in_region_.mutable_batch()->set_step_id(step_id_);
+    std::string before = request_.SerializeAsString() + '\x7a';
+    for (size_t n = tensor_.size();; n >>= 7) {
+      before.push_back(static_cast<char>((n & 0x7f) | (n > 0x7f ? 0x80 : 0)));
+      if (n <= 0x7f) break;
+    }
+    const grpc::Slice slices[2] = {grpc::Slice(before), grpc::Slice(tensor_)};
+    inline_ = grpc::ByteBuffer(slices, 2);
+    header_ = Serialize(in_region_);
+    v1::StreamRequest posted;
+    posted.set_tag(step_id_);
+    if (IsPrefill()) {
+      posted.mutable_prefill()->ParseFromString(in_region_.SerializeAsString());
+    } else {
+      *posted.mutable_decode() = in_region_;
+    }
+    posted_ = posted.SerializeAsString();
+  }
+
+  void ThroughRing() {
+    std::string answer;
+    if (!ring_.Post(posted_) || !ring_.Receive(&answer, std::chrono::seconds(10))) {
+      Fail("the ring has ended");
+    }
+    v1::StreamResponse response;
+    response.ParseFromString(answer);
+    if (!response.has_decode() && !response.has_prefill()) Fail(response.status().message());
+  }
+
+  static double Percentile(std::vector<double>* times, double p) {
+    std::sort(times->begin(), times->end());
+    return (*times)[static_cast<size_t>(p * static_cast<double>(times->size() - 1))];
+  }
+
+  WayTime Print(const char* name, std::vector<double>* times, std::vector<double>* beside) const {
+    const WayTime time = {Percentile(times, 0.5), Percentile(times, 0.99), Percentile(beside, 0.5)};
+    std::printf("%6lld  %-22s %9.1f %9.1f %9.1f\n", static_cast<long long>(tokens_), name, time.p50,
+                time.p99, time.beside);
+    std::fflush(stdout);
+    return time;
+  }
+
+  const int64_t rows_;
+  const int64_t tokens_;
+  TimedBackend& backend_;
+  Callers& callers_;
+  client::Ring& ring_;
+  v1::DecodeRequest request_;
+  v1::DecodeRequest in_region_;
+  std::string tensor_;
+  uint64_t step_id_ = 0;
+  grpc::ByteBuffer inline_;
+  grpc::ByteBuffer header_;
+  std::string posted_;
+};
+
+}  // namespace gdn
