@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <iterator>
+#include <thread>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -69,7 +70,9 @@ void Mailbox::Wait(absl::Time until) {
   // A wait is bounded so that the arithmetic of the system's clock cannot overflow.
   constexpr absl::Duration kLongest = absl::Hours(1);
   const absl::Time limit = std::min(until, absl::Now() + kLongest);
-  if (std::exchange(busy_, false)) SpinUntil([this] { return pending_.load(); });
+  if (std::exchange(busy_, false) && !SpinUntil([this] { return pending_.load(); })) {
+    std::this_thread::yield();  // where nobody spins, to who may be about to bring something
+  }
   std::unique_lock lock(mutex_);
   arrived_.wait_until(lock, absl::ToChronoTime(limit),
                       [this] { return !arrivals_.empty() || woken_; });

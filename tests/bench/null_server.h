@@ -34,6 +34,7 @@ class NullServer {
   // The addresses listened on, with the ports that were given.
   const std::vector<std::string>& addresses() const { return server_->addresses(); }
   const NullBackend& backend() const { return backend_; }
+  int slots_used() const { return engine_.slots_used(); }
 
  private:
   NullBackend backend_;

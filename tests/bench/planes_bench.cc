@@ -5,7 +5,7 @@
 // the same bytes. The ways alternate. With the CUDA backend the step's time on the device, by
 // events, is measured before, and what the ways add to it is held against the targets.
 //
-//   planes_bench [--runs=N]
+//   planes_bench [--runs=N] [--null=false]
 #include <unistd.h>
 
 #include <cstdio>
@@ -19,6 +19,7 @@
 #include "tests/bench/planes_ways.h"
 #include "tests/testing/null_backend.h"
 
+ABSL_FLAG(bool, null, true, "with the backend that only copies, too");
 ABSL_FLAG(int, runs, 1000, "decodes by each way; prefills are a twentieth of it");
 
 namespace gdn {
@@ -99,6 +100,7 @@ class Planes {
 void PrintHead(const char* backend) {
   std::printf("\nbackend %s\n%6s  %-22s %9s %9s %9s\n", backend, "tokens", "us", "p50", "p99",
               "beside");
+  std::fflush(stdout);
 }
 
 void MeasureNull() {
@@ -111,8 +113,8 @@ void MeasureNull() {
   planes.Measure(1, kPrompt);
 }
 
-StepTimes PrintStep(int64_t rows, int64_t tokens) {
-  const StepTimes step = TimeStep(kShape, rows, tokens);
+StepTimes PrintStep(const PlanesDevice& device, int64_t rows, int64_t tokens) {
+  const StepTimes step = device.TimeStep(rows, tokens);
   std::printf("%6lld  %-22s %9.1f (its kernels %.1f)\n", static_cast<long long>(tokens),
               "step on the device", step.device, step.kernels);
   std::printf("%6lld  %-22s %9.1f\n", static_cast<long long>(tokens), "in process",
@@ -122,10 +124,11 @@ StepTimes PrintStep(int64_t rows, int64_t tokens) {
 
 void MeasureDevice() {
   PrintHead("cuda");
-  const StepTimes one = PrintStep(1, 1);
-  const StepTimes most = PrintStep(kMostRows, kMostRows);
-  const StepTimes prompt = PrintStep(1, kPrompt);
-  Planes planes(MakeDeviceBackend(kShape));
+  const PlanesDevice device(kShape);
+  const StepTimes one = PrintStep(device, 1, 1);
+  const StepTimes most = PrintStep(device, kMostRows, kMostRows);
+  const StepTimes prompt = PrintStep(device, 1, kPrompt);
+  Planes planes(device.MakeBackend());
   Found found = planes.Measure(1, 1);
   JudgeDecode(1, found, one);
   found = planes.Measure(kMostRows, kMostRows);
@@ -136,7 +139,7 @@ void MeasureDevice() {
 
 int Main() {
   TuneProcess();
-  MeasureNull();
+  if (absl::GetFlag(FLAGS_null)) MeasureNull();
   if (HaveDevice()) MeasureDevice();
   return 0;
 }

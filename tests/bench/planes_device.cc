@@ -27,16 +27,16 @@ T Require(absl::StatusOr<T> made) {
   return *std::move(made);
 }
 
-std::unique_ptr<Backend> Loaded(const BackendShape& shape) {
+std::unique_ptr<Backend> Loaded(const BackendShape& shape, const LayerWeights& weights) {
   std::unique_ptr<Backend> backend = Require(MakeCudaBackend(shape));
-  const test::RandomLayer layer(1, shape);
-  if (!backend->LoadLayer(0, layer.weights()).ok()) Fail("the layer cannot be loaded");
+  if (!backend->LoadLayer(0, weights).ok()) Fail("the layer cannot be loaded");
   return backend;
 }
 
-double InProcess(const BackendShape& shape, int64_t rows, int64_t tokens, int runs) {
-  const std::unique_ptr<Backend> backend = Loaded(shape);
-  std::vector<std::byte> input(static_cast<size_t>(tokens * shape.geometry.hidden_size * 2));
+// µs of a step by the backend, with tensors in ordinary memory.
+double InProcess(Backend* backend, const Geometry& geometry, int64_t rows, int64_t tokens,
+                 int runs) {
+  std::vector<std::byte> input(static_cast<size_t>(tokens * geometry.hidden_size * 2));
   FillWithBf16(input);
   std::vector<std::byte> output(input.size());
   const std::string_view piece(reinterpret_cast<const char*>(input.data()), input.size());
@@ -69,10 +69,17 @@ double InProcess(const BackendShape& shape, int64_t rows, int64_t tokens, int ru
 
 bool HaveDevice() { return CudaDevicePresent(); }
 
-PlanesBackend MakeDeviceBackend(const BackendShape& shape) {
+struct PlanesDevice::Layer : test::RandomLayer {
+  using RandomLayer::RandomLayer;
+};
+
+PlanesDevice::PlanesDevice(const BackendShape& shape)
+    : shape_(shape), layer_(std::make_unique<Layer>(1, shape)) {}
+
+PlanesBackend PlanesDevice::MakeBackend() const {
   constexpr size_t kPool = size_t{128} << 20;
   PlanesBackend made;
-  made.backend = Loaded(shape);
+  made.backend = Loaded(shape_, layer_->weights());
   made.opener = MakeCudaMemoryOpener();
   made.input_pool = Require(MakePinnedPool(kPool));
   made.output_pool = Require(MakePinnedPool(kPool));
@@ -80,17 +87,24 @@ PlanesBackend MakeDeviceBackend(const BackendShape& shape) {
   return made;
 }
 
-StepTimes TimeStep(const BackendShape& shape, int64_t rows, int64_t tokens) {
+StepTimes PlanesDevice::TimeStep(int64_t rows, int64_t tokens) const {
   const int runs = tokens > rows ? 30 : 300;
-  const test::RandomLayer layer(1, shape);
-  const bench::DeviceTime device =
-      bench::TimeOnDevice(shape, layer.weights(), rows, tokens, runs);
-  return {device.step, device.kernels, InProcess(shape, rows, tokens, runs)};
+  const LayerWeights weights = layer_->weights();
+  const bench::DeviceTime device = bench::TimeOnDevice(shape_, weights, rows, tokens, runs);
+  const std::unique_ptr<Backend> backend = Loaded(shape_, weights);
+  return {device.step, device.kernels,
+          InProcess(backend.get(), shape_.geometry, rows, tokens, runs)};
 }
 #else
 bool HaveDevice() { return false; }
-PlanesBackend MakeDeviceBackend(const BackendShape&) { return {}; }
-StepTimes TimeStep(const BackendShape&, int64_t, int64_t) { return {}; }
+
+struct PlanesDevice::Layer {};
+
+PlanesDevice::PlanesDevice(const BackendShape& shape) : shape_(shape) {}
+PlanesBackend PlanesDevice::MakeBackend() const { return {}; }
+StepTimes PlanesDevice::TimeStep(int64_t, int64_t) const { return {}; }
 #endif
+
+PlanesDevice::~PlanesDevice() = default;
 
 }  // namespace gdn

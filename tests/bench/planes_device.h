@@ -1,6 +1,9 @@
 // What planes_bench measures of the CUDA backend by itself.
 #pragma once
 
+#include <cstdint>
+#include <memory>
+
 #include "kernels/backend.h"
 #include "tests/bench/planes_server.h"
 
@@ -9,15 +12,28 @@ namespace gdn {
 // Whether this build and this machine have the CUDA backend.
 bool HaveDevice();
 
-// The backend with its layer loaded, and what a server takes of its device. REQUIRES HaveDevice().
-PlanesBackend MakeDeviceBackend(const BackendShape& shape);
-
 // µs of a step of `rows` rows of `tokens` together, the median of many.
 struct StepTimes {
   double device = 0;      // as TimeOnDevice says, with the copies
   double kernels = 0;     // without them
   double in_process = 0;  // by the backend called in process with tensors in ordinary memory
 };
-StepTimes TimeStep(const BackendShape& shape, int64_t rows, int64_t tokens);
+
+// One layer. REQUIRES HaveDevice().
+class PlanesDevice {
+ public:
+  explicit PlanesDevice(const BackendShape& shape);
+  ~PlanesDevice();
+
+  // The backend with the layer loaded, and what a server takes of its device.
+  PlanesBackend MakeBackend() const;
+  StepTimes TimeStep(int64_t rows, int64_t tokens) const;
+
+ private:
+  struct Layer;
+
+  const BackendShape shape_;
+  const std::unique_ptr<Layer> layer_;
+};
 
 }  // namespace gdn

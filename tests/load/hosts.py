@@ -27,8 +27,8 @@ class Hosts:
     """The programs, by name: "echo", "null" and "server". A context: what still runs at its end is
     killed."""
 
-    def __init__(self, server: Path, peer: Path, work: Path):
-        self.binary, self.peer, self.work = server, peer, work
+    def __init__(self, server: Path, peer: Path, work: Path, backend: str):
+        self.binary, self.peer, self.work, self.backend = server, peer, work, backend
         self.model = make_model(work / "model")
         self.started: list[ReadyProcess] = []
 
@@ -39,12 +39,15 @@ class Hosts:
         for host in self.started:
             host.kill()
 
+    def flags(self) -> dict:
+        return FLAGS | dict(backend=self.backend)
+
     def start(self, name: str, plane: str, **flags) -> ReadyProcess:
         """A program that is ready at its only address, of "tcp" or "unix"."""
         listen = "127.0.0.1:0" if plane == "tcp" else f"unix:{self.work}/{name}.sock"
         log = self.work / f"{name}.log"
         if name == "server":
-            host = ServerProcess(self.binary, self.model, log, listen=listen, **FLAGS | flags)
+            host = ServerProcess(self.binary, self.model, log, listen=listen, **self.flags() | flags)
         else:
             host = ReadyProcess([self.peer, name, listen], log)
         self.started.append(host)

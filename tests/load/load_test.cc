@@ -45,7 +45,7 @@ TEST(Echo, AnswersAnEmptyMessage) {
 
 TEST(OpenLoop, CountsAnswers) {
   const NullServer server(NullShape(/*slots=*/256), {Address("null")}, /*reflection=*/false);
-  OpenLoop loop(server.addresses()[0], /*hidden_size=*/2048);
+  OpenLoop loop(server.addresses()[0], {.hidden_size = 2048});
   const Tally closed = loop.Closed(/*seconds=*/0.2);
   EXPECT_THAT(closed.latencies_ms, SizeIs(closed.sent));
   EXPECT_GE(closed.seconds, 0.2);
@@ -54,7 +54,20 @@ TEST(OpenLoop, CountsAnswers) {
   EXPECT_THAT(open.latencies_ms, SizeIs(open.sent));
   EXPECT_THAT(open.latencies_ms, Not(IsEmpty()));
   EXPECT_EQ(server.backend().rows(),
-            static_cast<int64_t>(closed.sent + open.sent) * OpenLoop::kRows);
+            static_cast<int64_t>(closed.sent + open.sent) * LoopWork().rows);
+}
+
+TEST(OpenLoop, LoopsSideBySideShareNoSequence) {
+  const NullServer server(NullShape(/*slots=*/256), {Address("null")}, /*reflection=*/false);
+  Tally together;
+  for (const int number : {0, 1}) {
+    OpenLoop loop(server.addresses()[0], {.rows = 4, .synthetic = true, .loop = number});
+    together.Add(loop.Open(/*rate=*/500, /*seconds=*/0.2));
+  }
+  EXPECT_THAT(together.wrong, IsEmpty());
+  EXPECT_THAT(together.latencies_ms, SizeIs(together.sent));
+  EXPECT_EQ(server.backend().rows(), static_cast<int64_t>(together.sent) * 4);
+  EXPECT_EQ(server.slots_used(), 2 * 16 * 4);
 }
 
 TEST(OpenLoop, TellsTypedRefusalsFromOtherEnds) {
@@ -64,7 +77,7 @@ TEST(OpenLoop, TellsTypedRefusalsFromOtherEnds) {
   builder.RegisterService(&echo);
   builder.SetMaxReceiveMessageSize(16);  // RESOURCE_EXHAUSTED without a reason
   const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  OpenLoop loop(Address("echo"), /*hidden_size=*/8);
+  OpenLoop loop(Address("echo"), {.hidden_size = 8});
   const Tally tally = loop.Open(/*rate=*/100, /*seconds=*/0.1);
   EXPECT_THAT(tally.latencies_ms, IsEmpty());
   EXPECT_EQ(tally.refused, 0);

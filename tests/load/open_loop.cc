@@ -17,15 +17,21 @@ constexpr int kGroups = 16;
 constexpr int kClosed = 2;
 constexpr std::chrono::seconds kTimeout(10);
 
-grpc::ByteBuffer RequestOf(int group, size_t row_bytes) {
+grpc::ByteBuffer RequestOf(const LoopWork& work, int group) {
   v1::DecodeRequest request;
   request.mutable_batch()->set_data_type(v1::DATA_TYPE_BF16);
   request.mutable_batch()->set_create(true);
-  for (int row = 0; row < OpenLoop::kRows; ++row) {
-    request.mutable_batch()->add_request_ids("overload-" + std::to_string(group) + "-" +
-                                             std::to_string(row));
+  const std::string name =
+      "overload-" + std::to_string(work.loop) + "-" + std::to_string(group) + "-";
+  for (int row = 0; row < work.rows; ++row) {
+    request.mutable_batch()->add_request_ids(name + std::to_string(row));
   }
-  const std::string input(OpenLoop::kRows * row_bytes, '\0');
+  if (work.synthetic) {
+    request.mutable_batch()->set_discard_output(true);
+    request.set_synthetic_seed(1);
+    return client::EncodeStep(request.SerializeAsString(), grpc::Slice());
+  }
+  const std::string input(static_cast<size_t>(work.rows) * work.hidden_size * 2, '\0');
   return client::EncodeStep(request.SerializeAsString(), grpc::Slice(input));
 }
 
@@ -50,11 +56,17 @@ double Tally::Percentile(double p) const {
   return sorted[static_cast<size_t>(p * static_cast<double>(sorted.size() - 1))];
 }
 
-OpenLoop::OpenLoop(const std::string& target, size_t hidden_size)
-    : channel_(client::Connect(target)), stub_(channel_) {
-  for (int group = 0; group < kGroups; ++group) {
-    requests_.push_back(RequestOf(group, hidden_size * 2));
-  }
+void Tally::Add(const Tally& other) {
+  seconds = std::max(seconds, other.seconds);
+  sent += other.sent;
+  refused += other.refused;
+  latencies_ms.insert(latencies_ms.end(), other.latencies_ms.begin(), other.latencies_ms.end());
+  for (const auto& [what, count] : other.wrong) wrong[what] += count;
+}
+
+OpenLoop::OpenLoop(const std::string& target, const LoopWork& work)
+    : channel_(client::Connect(target)), stub_(channel_), random_(work.loop) {
+  for (int group = 0; group < kGroups; ++group) requests_.push_back(RequestOf(work, group));
 }
 
 Tally OpenLoop::Closed(double seconds) {

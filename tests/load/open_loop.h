@@ -23,16 +23,23 @@ struct Tally {
   std::map<std::string, size_t> wrong;  // every other end, by code and reason
 
   double Percentile(double p) const;
+  // That of another loop at the same time.
+  void Add(const Tally& other);
+};
+
+// What a call of the loop is: a Decode at layer 0 in bfloat16.
+struct LoopWork {
+  size_t hidden_size = 0;
+  int rows = 16;
+  bool synthetic = false;  // the server makes the input and keeps the answer: a load for it alone
+  int loop = 0;            // loops of different numbers share no sequence
 };
 
 // One thread, one channel. Calls take turns through groups of sequences, so that those under way
 // share none.
 class OpenLoop {
  public:
-  static constexpr int kRows = 16;
-
-  // Steps of layer 0, in bfloat16.
-  OpenLoop(const std::string& target, size_t hidden_size);
+  OpenLoop(const std::string& target, const LoopWork& work);
 
   // A few calls in flight at any time.
   Tally Closed(double seconds);

@@ -1,16 +1,19 @@
 // Ten times more load than a server can take: what is admitted is answered as fast as ever, what is
 // not is refused at once and says why, and the memory stays.
 //
-//   overload --target=ADDR --pid=PID [--seconds=60]     PID is the server's, whose memory is read
+//   overload --target=ADDR --pid=PID [--seconds=60] [--rows=16] [--synthetic] [--loops=1]
 //
-// The load is decodes of 16 rows in an open loop: they arrive when it is their time (Poisson),
+// PID is the server's, whose memory is read. The load is decodes in open loops: they arrive when it is their time (Poisson),
 // whatever became of those before. Capacity is what a closed loop with a few in flight reaches.
 // Exit code 1 where a target is missed.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
+#include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -21,6 +24,9 @@
 ABSL_FLAG(std::string, target, "", "the server's address");
 ABSL_FLAG(int, pid, 0, "the server's process");
 ABSL_FLAG(int, seconds, 60, "how long the overload lasts");
+ABSL_FLAG(int, rows, 16, "of a decode");
+ABSL_FLAG(bool, synthetic, false, "the server makes the inputs and keeps the answers");
+ABSL_FLAG(int, loops, 1, "threads that send, each on a channel of its own");
 
 namespace gdn {
 namespace {
@@ -75,18 +81,54 @@ bool Judge(const Phase& half, const Phase& over, size_t wrong) {
   return ok && over.tally.refused > 0 && over.mib > 0;
 }
 
+// Loops side by side.
+class Loops {
+ public:
+  explicit Loops(const std::string& target) {
+    LoopWork work = {HiddenSize(target), absl::GetFlag(FLAGS_rows), absl::GetFlag(FLAGS_synthetic)};
+    for (; work.loop < absl::GetFlag(FLAGS_loops); ++work.loop) {
+      loops_.push_back(std::make_unique<OpenLoop>(target, work));
+    }
+  }
+
+  Tally Closed(double seconds) {
+    return All([=](OpenLoop& loop) { return loop.Closed(seconds); });
+  }
+  Tally Open(double rate, double seconds) {
+    const double share = rate / static_cast<double>(loops_.size());
+    return All([=](OpenLoop& loop) { return loop.Open(share, seconds); });
+  }
+
+ private:
+  Tally All(const std::function<Tally(OpenLoop&)>& phase) {
+    std::vector<Tally> tallies(loops_.size());
+    std::vector<std::thread> threads;
+    for (size_t i = 0; i < loops_.size(); ++i) {
+      threads.emplace_back([&, i] { tallies[i] = phase(*loops_[i]); });
+    }
+    Tally sum;
+    for (size_t i = 0; i < loops_.size(); ++i) {
+      threads[i].join();
+      sum.Add(tallies[i]);
+    }
+    return sum;
+  }
+
+  std::vector<std::unique_ptr<OpenLoop>> loops_;
+};
+
 int Main() {
   const int pid = absl::GetFlag(FLAGS_pid);
   const int seconds = absl::GetFlag(FLAGS_seconds);
-  const std::string target = absl::GetFlag(FLAGS_target);
-  OpenLoop loop(target, HiddenSize(target));
-  loop.Closed(/*seconds=*/2);  // begins the sequences
-  const Phase closed = {loop.Closed(/*seconds=*/5), ResidentMib(pid)};
+  Loops loops(absl::GetFlag(FLAGS_target));
+  loops.Closed(/*seconds=*/2);  // begins the sequences
+  const Phase closed = {loops.Closed(/*seconds=*/5), ResidentMib(pid)};
   const double capacity = closed.tally.latencies_ms.size() / closed.tally.seconds;
-  const Phase half = {loop.Open(capacity / 2, std::max(seconds / 3, 5)), ResidentMib(pid)};
-  const Phase over = {loop.Open(capacity * kFactor, seconds), ResidentMib(pid)};
+  const Phase half = {loops.Open(capacity / 2, std::max(seconds / 3, 5)), ResidentMib(pid)};
+  const Phase over = {loops.Open(capacity * kFactor, seconds), ResidentMib(pid)};
 
-  std::printf("overload: decodes of %d rows; calls/s, ms, resident MiB\n", OpenLoop::kRows);
+  std::printf("overload: decodes of %d rows; calls/s, ms, resident MiB\n",
+              absl::GetFlag(FLAGS_rows));
   std::printf("%-24s %9s %9s %9s %9s %9s %9s %9s\n", "", "offered", "sent", "admitted", "refused",
               "p50", "p99", "MiB");
   Print("closed loop", capacity, closed);

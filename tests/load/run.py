@@ -1,9 +1,10 @@
 """Puts the server under load with ghz, over TCP and a Unix socket, beside an echo.
 
-    run.py --server=PATH --programs=FOLDER --ghz=PATH --out=FOLDER [--quick]
+    run.py --server=PATH --programs=FOLDER --ghz=PATH --out=FOLDER [--quick] [--backend=auto]
+        [--planes=tcp,unix] [--parts=table,sweep,overload]
 
 Prints one table and whether the targets hold, then overloads the server. `programs` is where
-load_peer and overload were built. Reports of ghz and sweep.json, which plot.py draws, go to `out`.
+load_peer and overload were built; `backend` is the server's. Reports of ghz and sweep.json, which plot.py draws, go to `out`.
 Exit code 1 where a run fails its gate (gate.jq) or a target is missed.
 """
 
@@ -23,6 +24,7 @@ from ghz import Report, Run
 from hosts import HIDDEN, Hosts, end
 
 PLANES = ("tcp", "unix")
+PARTS = ("table", "sweep", "overload")
 TITLES = {"echo": "echo", "null": "service, null backend", "server": "gdn-server"}
 CONCURRENCY = (1, 4, 16, 64, 256)
 COUNTED = ("decode_first", "decode_positions")  # they have a number of calls, the others a time
@@ -141,19 +143,37 @@ def of_plane(load: Load, plane: str) -> None:
     load.check(f"{plane}: decode's p99 beside prefill / alone", ratio, MAX_BESIDE, False)
 
 
+def table(load: Load, planes: list[str]) -> None:
+    print_head()
+    for plane in planes:
+        of_plane(load, plane)
+
+
+def sweep(load: Load, planes: list[str]) -> None:
+    points = [point for plane in planes for name in TITLES for point in load.sweep(name, plane)]
+    (load.out / "sweep.json").write_text(json.dumps(points, indent=1))
+
+
 def overload(load: Load, program: Path, seconds: int) -> None:
+    # A GPU takes more calls than can be sent, were they small.
+    gpu = load.hosts.backend == "cuda"
+    work = dict(rows=256, loops=4, synthetic=True) if gpu else dict(rows=16, loops=1)
     # A queue of three steps, so that what is admitted waits for no more; half of the cores, so that
     # the load itself has the others.
-    threads = max((os.cpu_count() or 1) // 2, 1)
-    host = load.hosts.start("server", "unix", max_queue_steps=3, threads=threads)
-    target, pid = f"--target={host.target}", f"--pid={host.process.pid}"
-    if subprocess.run([program, target, pid, f"--seconds={seconds}"]).returncode != 0:
+    threads, slots = max((os.cpu_count() or 1) // 2, 1), 16 * work["rows"] * work["loops"]
+    host = load.hosts.start("server", "unix", max_queue_steps=3, threads=threads, slots=slots)
+    flags = work | dict(target=host.target, pid=host.process.pid, seconds=seconds)
+    command = [program, *(f"--{name}={value}" for name, value in flags.items())]
+    if subprocess.run(command).returncode != 0:
         load.complaints.append("overload")
     end(host)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name, values in dict(planes=PLANES, parts=PARTS).items():
+        parser.add_argument(f"--{name}", type=lambda text: text.split(","), default=values)
+    parser.add_argument("--backend", default="auto")
     for name in ("server", "programs", "out"):
         parser.add_argument(f"--{name}", type=lambda path: Path(path).resolve(), required=True)
     parser.add_argument("--ghz", required=True)
@@ -163,15 +183,15 @@ def main() -> int:
     peer = arguments.programs / "load_peer"
     with (
         tempfile.TemporaryDirectory() as work,
-        Hosts(arguments.server, peer, Path(work)) as hosts,
+        Hosts(arguments.server, peer, Path(work), arguments.backend) as hosts,
     ):
         load = Load(arguments, Path(work), hosts)
-        print_head()
-        for plane in PLANES:
-            of_plane(load, plane)
-        points = [point for plane in PLANES for name in TITLES for point in load.sweep(name, plane)]
-        (arguments.out / "sweep.json").write_text(json.dumps(points, indent=1))
-        overload(load, arguments.programs / "overload", seconds=10 if arguments.quick else 60)
+        if "table" in arguments.parts:
+            table(load, arguments.planes)
+        if "sweep" in arguments.parts:
+            sweep(load, arguments.planes)
+        if "overload" in arguments.parts:
+            overload(load, arguments.programs / "overload", seconds=10 if arguments.quick else 60)
     for complaint in load.complaints:
         print(f"FAILED: {complaint}")
     return 1 if load.complaints else 0
