@@ -7,8 +7,9 @@
 
 namespace gdn::bench {
 
-// A step of hidden states from pinned memory to pinned memory, as the backend enqueues it; µs, the
-// median of many. It is enqueued whole before it begins: the host's time is no part of it.
+// A step of hidden states from pinned memory to pinned memory, as the backend enqueues it, its
+// weights and states not in cache; µs, the median of many. It is enqueued whole before it begins:
+// the host's time is no part of it.
 struct DeviceTime {
   double step = 0;     // from the start of its first copy-in to the end of its last copy-out
   double kernels = 0;  // between the copies
