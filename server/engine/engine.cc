@@ -269,8 +269,8 @@ void Engine::DropUnwanted(absl::Time now) {
     if (task->step == nullptr || task->item.begun) return false;
     if (!task->step->cancelled && task->step->deadline >= now) return false;
     lines_.Leave(&task->item);
-    Answer(*task,
-           FaultOf(v1::ERROR_REASON_QUEUE_FULL, "the step did not run before its deadline"), {});
+    Answer(*task, FaultOf(v1::ERROR_REASON_QUEUE_FULL, "the step did not run before its deadline"),
+           {});
     return true;
   });
   outbox_.SendAll();

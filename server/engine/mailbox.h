@@ -75,7 +75,7 @@ class Mailbox {
   bool woken_ = false;
   bool closed_ = false;
   std::atomic<bool> pending_ =
-      false;  // something has arrived or woken_: for looks without the lock
+      false;           // something has arrived or woken_: for looks without the lock
   bool busy_ = false;  // something was taken since the last sleep
 };
 

@@ -1,5 +1,5 @@
-// How messages of half a megabyte travel well: the arguments of servers and channels, and what holds
-// for the whole process.
+// How messages of half a megabyte travel well: the arguments of servers and channels, and what
+// holds for the whole process.
 #pragma once
 
 #include <cstdint>

@@ -119,7 +119,8 @@ TEST_P(CudaDirect, BesideAPartInOrdinaryMemory) {
   EXPECT_EQ(second.Answer(), answers_[1]);
 }
 
-// As of a step that is cut, of which a tensor's tokens lie in one piece and the next one's elsewhere.
+// As of a step that is cut, of which a tensor's tokens lie in one piece and the next one's
+// elsewhere.
 TEST_P(CudaDirect, InPieces) {
   Run({Plain(0), Plain(1)});
   PartMemory first(GetParam(), bytes_[0]), second(GetParam(), bytes_[1]);

@@ -47,7 +47,9 @@ class Hosts:
         listen = "127.0.0.1:0" if plane == "tcp" else f"unix:{self.work}/{name}.sock"
         log = self.work / f"{name}.log"
         if name == "server":
-            host = ServerProcess(self.binary, self.model, log, listen=listen, **self.flags() | flags)
+            host = ServerProcess(
+                self.binary, self.model, log, listen=listen, **self.flags() | flags
+            )
         else:
             host = ReadyProcess([self.peer, name, listen], log)
         self.started.append(host)

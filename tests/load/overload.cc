@@ -3,9 +3,9 @@
 //
 //   overload --target=ADDR --pid=PID [--seconds=60] [--rows=16] [--synthetic] [--loops=1]
 //
-// PID is the server's, whose memory is read. The load is decodes in open loops: they arrive when it is their time (Poisson),
-// whatever became of those before. Capacity is what a closed loop with a few in flight reaches.
-// Exit code 1 where a target is missed.
+// PID is the server's, whose memory is read. The load is decodes in open loops: they arrive when it
+// is their time (Poisson), whatever became of those before. Capacity is what a closed loop with a
+// few in flight reaches. Exit code 1 where a target is missed.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
