@@ -1,6 +1,6 @@
 """Puts the server under load with ghz, over TCP and a Unix socket, beside an echo.
 
-    run.py --server=PATH --programs=FOLDER --ghz=PATH --out=FOLDER [--quick] [--backend=auto]
+    run.py --server=PATH --programs=FOLDER --ghz=PATH --out=FOLDER [--quick] [--backend=cpu|cuda]
         [--planes=tcp,unix] [--parts=table,sweep,overload]
 
 Prints one table and whether the targets hold, then overloads the server. `programs` is where
@@ -173,7 +173,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name, values in dict(planes=PLANES, parts=PARTS).items():
         parser.add_argument(f"--{name}", type=lambda text: text.split(","), default=values)
-    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--backend", choices=("cpu", "cuda"), default="cpu")
     for name in ("server", "programs", "out"):
         parser.add_argument(f"--{name}", type=lambda path: Path(path).resolve(), required=True)
     parser.add_argument("--ghz", required=True)
