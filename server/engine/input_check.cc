@@ -7,7 +7,7 @@
 #include <string_view>
 
 #include "kernels/finite.h"
-#include "server/shares.h"
+#include "server/engine/shares.h"
 
 namespace gdn {
 namespace {

@@ -3,7 +3,7 @@
 #include <grpc/slice.h>
 
 #include "kernels/pieces.h"
-#include "server/shares.h"
+#include "server/engine/shares.h"
 
 namespace gdn {
 

@@ -9,7 +9,7 @@
 #include "grpcpp/create_channel.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/server_builder.h"
-#include "server/transport.h"
+#include "server/service/transport.h"
 #include "tests/bench/bare_echo.h"
 
 namespace gdn {

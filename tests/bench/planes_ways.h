@@ -13,7 +13,7 @@
 
 #include "client/cpp/region.h"
 #include "client/cpp/ring.h"
-#include "server/message.h"
+#include "server/service/message.h"
 #include "tests/bench/bf16_noise.h"
 #include "tests/bench/planes_caller.h"
 #include "tests/bench/planes_server.h"

@@ -1,4 +1,4 @@
-#include "server/shares.h"
+#include "server/engine/shares.h"
 
 #include <mutex>
 #include <utility>
