@@ -124,10 +124,10 @@ class TimedStep {
   }
 
   void Compute(cudaStream_t stream) {
-    const auto enqueue = [this](cudaStream_t to) {
-      pipeline_->Enqueue(layer_, pools_, step_, staging_.block(), staging_.answer(), to, errors_);
+    const auto enqueue = [this](cudaStream_t to, cuda::Errors& errors) {
+      pipeline_->Enqueue(layer_, pools_, step_, staging_.block(), staging_.answer(), to, errors);
     };
-    if (step_.form == cuda::RowForm::kAny) return enqueue(stream);
+    if (step_.form == cuda::RowForm::kAny) return enqueue(stream, errors_);
     graphs_.Launch({0, step_.layout, step_.rows, 0}, enqueue, stream, errors_);
   }
 
