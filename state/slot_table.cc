@@ -24,6 +24,9 @@ SlotTable::SlotTable(int slots, int layers, uint64_t first_epoch)
   assert(first_epoch != 0);
   for (SequenceRecord& record : records_) record.layers.resize(static_cast<size_t>(layers));
   for (int32_t slot = slots - 1; slot >= 0; --slot) free_.push_back(slot);
+  tombstones_.reserve(kRemembered);
+  expired_keys_.reserve(kRemembered + 1);
+  expired_epochs_.reserve(kRemembered + 1);
 }
 
 std::optional<int32_t> SlotTable::Find(std::string_view request_id) const {
@@ -53,7 +56,7 @@ int32_t SlotTable::Allocate(std::string_view request_id, absl::Time now, absl::T
 }
 
 void SlotTable::Free(int32_t slot) {
-  expired_ids_.erase(At(slot).request_id);
+  expired_keys_.erase(At(slot).key);
   Undo(slot);
 }
 
@@ -66,7 +69,7 @@ void SlotTable::Undo(int32_t slot) {
 }
 
 bool SlotTable::Expired(std::string_view request_id) const {
-  return expired_ids_.contains(Lookup(request_id));
+  return expired_keys_.contains(KeyOf(request_id));
 }
 
 void SlotTable::Renew(int32_t slot, absl::Time expires) {
@@ -77,17 +80,19 @@ void SlotTable::Renew(int32_t slot, absl::Time expires) {
 
 void SlotTable::Expire(int32_t slot) {
   assert(InUse(slot));
-  const SequenceRecord& record = records_[slot];
-  tombstones_.emplace_back(record.request_id, record.epoch);
-  expired_ids_[record.request_id] = record.epoch;
-  expired_epochs_.insert(record.epoch);
+  const Tombstone tombstone = {At(slot).key, At(slot).epoch};
+  expired_keys_[tombstone.key] = tombstone.epoch;
+  expired_epochs_.insert(tombstone.epoch);
   Undo(slot);
-  if (tombstones_.size() <= kRemembered) return;
-  const auto& [id, epoch] = tombstones_.front();
-  const auto it = expired_ids_.find(id);
-  if (it != expired_ids_.end() && it->second == epoch) expired_ids_.erase(it);
-  expired_epochs_.erase(epoch);
-  tombstones_.pop_front();
+  if (tombstones_.size() < kRemembered) return tombstones_.push_back(tombstone);
+  Forget(std::exchange(tombstones_[next_tombstone_], tombstone));
+  next_tombstone_ = (next_tombstone_ + 1) % kRemembered;
+}
+
+void SlotTable::Forget(const Tombstone& tombstone) {
+  const auto it = expired_keys_.find(tombstone.key);
+  if (it != expired_keys_.end() && it->second == tombstone.epoch) expired_keys_.erase(it);
+  expired_epochs_.erase(tombstone.epoch);
 }
 
 }  // namespace gdn

@@ -4,11 +4,9 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <deque>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -71,7 +69,8 @@ class SlotTable {
   // while no lease can have ended.
   template <typename Keep>
   std::vector<int32_t> Due(absl::Time now, const Keep& keep);
-  // Frees a slot whose lease ended. The last 4096 of them are remembered.
+  // Frees a slot whose lease ended. The last 4096 of them are remembered, in memory that is taken
+  // at the start, or it would grow for hours.
   void Expire(int32_t slot);
   // No lease ends before this.
   absl::Time next_expiry() const { return next_expiry_; }
@@ -83,13 +82,23 @@ class SlotTable {
  private:
   static constexpr size_t kRemembered = 4096;
 
+  // Of a sequence that expired. Two ids that share a key count as one here.
+  struct Tombstone {
+    SequenceKey key;
+    uint64_t epoch;
+  };
+
+  void Forget(const Tombstone& tombstone);
+
   std::vector<SequenceRecord> records_;
   std::vector<int32_t> free_;  // a stack: the slot freed last is taken first
   absl::flat_hash_map<std::string, int32_t> by_id_;
   uint64_t next_epoch_;
   absl::Time next_expiry_ = absl::InfiniteFuture();
-  std::deque<std::pair<std::string, uint64_t>> tombstones_;
-  absl::flat_hash_map<std::string, uint64_t> expired_ids_;  // to the epoch that expired last
+  // Of sequences that expired; the oldest of kRemembered is at next_tombstone_.
+  std::vector<Tombstone> tombstones_;
+  size_t next_tombstone_ = 0;
+  absl::flat_hash_map<SequenceKey, uint64_t> expired_keys_;  // to the epoch that expired last
   absl::flat_hash_set<uint64_t> expired_epochs_;
 };
 
