@@ -38,7 +38,8 @@ Engine::Engine(EngineOptions options, Backend* backend)
       observer_(options_.observer != nullptr ? options_.observer : &no_observer_),
       mailbox_(options_.max_queue_steps, options_.max_queue_rows, options_.max_queue_bytes),
       table_(options_.shape.slots, options_.shape.layers, options_.first_epoch),
-      answers_(options_.replay_bytes) {}
+      answers_(options_.replay_bytes),
+      lines_(static_cast<size_t>(options_.shape.slots)) {}
 
 void Engine::Submit(const std::shared_ptr<gdn::Step>& step, absl::Time now) {
   step->submitted = now;

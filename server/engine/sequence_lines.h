@@ -14,6 +14,9 @@ namespace gdn {
 
 class SequenceLines {
  public:
+  // `sequences`: how many live at most. About as many lines are kept.
+  explicit SequenceLines(size_t sequences) : sweep_at_(2 * sequences) {}
+
   // `item` waits from now on, in the lines of `keys`. It stays where it is until it leaves.
   void Join(std::span<const SequenceKey> keys, QueueItem* item);
   // It waits no longer. Nothing where it did not join.
@@ -29,7 +32,7 @@ class SequenceLines {
 
   // Lines outlive those that stood in them, to be found again; now and then the idle ones go.
   absl::flat_hash_map<SequenceKey, std::unique_ptr<SequenceLine>> lines_;
-  size_t sweep_at_ = 4096;
+  size_t sweep_at_;
 };
 
 }  // namespace gdn

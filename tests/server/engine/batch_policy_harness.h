@@ -93,7 +93,7 @@ class BatchPolicyHarness : public ::testing::Test {
     QueueItem item;
     std::vector<SequenceKey> keys;
   };
-  SequenceLines lines_;
+  SequenceLines lines_{4};
   std::vector<std::unique_ptr<Entry>> entries_;
   std::vector<FlyingItem> in_flight_;
   std::deque<std::vector<SequenceKey>> flying_keys_;
