@@ -29,6 +29,16 @@ bool Concerns(const Task& task, SequenceKey key) {
   return std::find(task.keys.begin(), task.keys.end(), key) != task.keys.end();
 }
 
+// Whether nobody listens to the step or call, or nobody would listen any more.
+template <typename Waiting>
+bool IsGivenUp(const Waiting& waiting, absl::Time now) {
+  return waiting.cancelled || waiting.deadline < now;
+}
+
+bool IsUnwanted(const Task& task, absl::Time now) {
+  return task.step != nullptr ? IsGivenUp(*task.step, now) : IsGivenUp(*task.call, now);
+}
+
 }  // namespace
 
 Engine::Engine(EngineOptions options, Backend* backend)
@@ -51,7 +61,7 @@ void Engine::Submit(const std::shared_ptr<gdn::Step>& step, absl::Time now) {
     result = mailbox_.Room(*step);
     if (result == Mailbox::Result::kTaken) CheckInput(*step);
   }
-  if (result == Mailbox::Result::kTaken) result = mailbox_.Put({now, step, {}});
+  if (result == Mailbox::Result::kTaken) result = mailbox_.Put({now, step, nullptr});
   if (result == Mailbox::Result::kFull) {
     Refuse(*step, FaultOf(v1::ERROR_REASON_QUEUE_FULL, "too many steps are waiting"));
   } else if (result == Mailbox::Result::kClosed) {
@@ -66,8 +76,13 @@ void Engine::CheckInput(gdn::Step& step) const {
       NonFiniteRows(step.request, InputTensors(options_.shape.geometry, layout, options_.shape.io));
 }
 
-bool Engine::Submit(Call call, absl::Time now) {
-  return mailbox_.Put({now, nullptr, std::move(call)}) == Mailbox::Result::kTaken;
+void Engine::Submit(const std::shared_ptr<Call>& call, absl::Time now) {
+  const Mailbox::Result result = mailbox_.Put({now, nullptr, call});
+  if (result == Mailbox::Result::kFull) {
+    call->refuse(FaultOf(v1::ERROR_REASON_QUEUE_FULL, "too many calls are waiting"));
+  } else if (result == Mailbox::Result::kClosed) {
+    call->refuse(Draining());
+  }
 }
 
 CutRules Engine::cut_rules() const {
@@ -85,6 +100,11 @@ void Engine::Answer(const Task& task, Fault fault, StepAnswer answer) {
   outbox_.Put({task.step, std::move(fault), std::move(answer)});
 }
 
+void Engine::RunCall(Call& call, absl::Time now) {
+  mailbox_.Done(call);
+  call.run(now);
+}
+
 void Engine::Close(absl::Time now) {
   mailbox_.Close();
   while (!in_flight_.empty()) EndOldest(now);
@@ -98,7 +118,7 @@ void Engine::Close(absl::Time now) {
   for (const std::unique_ptr<Task>& task : queue_) {
     lines_.Leave(&task->item);
     if (task->step == nullptr) {
-      task->call.run(now);
+      RunCall(*task->call, now);
     } else {
       Answer(*task, Draining(), {});
     }
@@ -124,7 +144,7 @@ void Engine::Run(const std::vector<size_t>& chosen, absl::Time now) {
   const bool call = !chosen.empty() && queue_[chosen.front()]->step == nullptr;
   if (chosen.empty() || (call && !in_flight_.empty())) return EndOldest(now);
   Tasks tasks = TakeFromQueue(chosen);
-  if (call) return tasks.front()->call.run(now);
+  if (call) return RunCall(*tasks.front()->call, now);
   BeginSteps(std::move(tasks), now);
   if (in_flight_.size() == static_cast<size_t>(backend_->depth())) EndOldest(now);
 }
@@ -199,10 +219,11 @@ void Engine::TakeStep(Task& task) {
 }
 
 void Engine::TakeCall(Task& task) {
+  const CallPlace& place = task.call->place;
   task.item.kind = QueueItem::Kind::kCall;
-  task.item.waits_for_all = task.call.waits_for_all;
-  task.item.holds_up = task.call.holds_up;
-  for (const std::string& id : task.call.request_ids) task.keys.push_back(KeyOf(id));
+  task.item.waits_for_all = place.waits_for_all;
+  task.item.holds_up = place.holds_up;
+  for (const std::string& id : place.request_ids) task.keys.push_back(KeyOf(id));
   std::sort(task.keys.begin(), task.keys.end());
   task.keys.erase(std::unique(task.keys.begin(), task.keys.end()), task.keys.end());
 }
@@ -264,17 +285,22 @@ bool Engine::IsInFlight(SequenceKey key) const {
   });
 }
 
-// Steps are given up until their launch: nobody listens, or nobody would listen any more.
+// Steps are given up until their launch, and calls until they run.
 void Engine::DropUnwanted(absl::Time now) {
   std::erase_if(queue_, [&](const auto& task) {
-    if (task->step == nullptr || task->item.begun) return false;
-    if (!task->step->cancelled && task->step->deadline >= now) return false;
-    lines_.Leave(&task->item);
-    Answer(*task, FaultOf(v1::ERROR_REASON_QUEUE_FULL, "the step did not run before its deadline"),
-           {});
+    if (task->item.begun || !IsUnwanted(*task, now)) return false;
+    Drop(*task);
     return true;
   });
   outbox_.SendAll();
+}
+
+void Engine::Drop(Task& task) {
+  lines_.Leave(&task.item);
+  const Fault fault = FaultOf(v1::ERROR_REASON_QUEUE_FULL, "it did not run before its deadline");
+  if (task.step != nullptr) return Answer(task, fault, {});
+  mailbox_.Done(*task.call);
+  task.call->refuse(fault);
 }
 
 void Engine::Release(int32_t slot) {

@@ -31,7 +31,7 @@ namespace gdn {
 struct EngineOptions {
   std::vector<int> layers;  // N of model.layers.N, ascending; index i is the backend's layer i
   BackendShape shape;
-  size_t max_queue_steps = 0;
+  size_t max_queue_steps = 0;  // and as many calls, in as many rows and bytes
   size_t max_queue_rows = 0;
   size_t max_queue_bytes = 0;
   uint32_t prefill_chunk = 0;  // tokens of a prefill that run at once; 0: all
@@ -54,11 +54,11 @@ class Engine {
   // pieces is looked through for NaN and infinity. It may also tell another step's caller its
   // answer: `done` is called on the engine's thread, or on one that is in Submit.
   void Submit(const std::shared_ptr<Step>& step, absl::Time now);
-  // Hands in a call. False where the engine is closed: then it never runs.
-  bool Submit(Call call, absl::Time now);
+  // Hands in a call, which is refused likewise.
+  void Submit(const std::shared_ptr<Call>& call, absl::Time now);
 
-  // Takes what has arrived, ends leases, answers steps whose caller is gone; then runs a call, or
-  // begins a batch where one may begin, and waits for the oldest in flight where no other could
+  // Takes what has arrived, ends leases, refuses what nobody waits for any more; then runs a call,
+  // or begins a batch where one may begin, and waits for the oldest in flight where no other could
   // begin. False where there was nothing to do.
   bool Step(absl::Time now);
 
@@ -111,6 +111,7 @@ class Engine {
 
   void Refuse(gdn::Step& step, const Fault& fault);
   void Answer(const Task& task, Fault fault, StepAnswer answer);
+  void RunCall(Call& call, absl::Time now);
   CutRules cut_rules() const;
   void CheckInput(gdn::Step& step) const;
 
@@ -121,6 +122,7 @@ class Engine {
   void RenewTouched(absl::Time now);
   void ExpireLeases(absl::Time now);
   void DropUnwanted(absl::Time now);
+  void Drop(Task& task);
   std::vector<size_t> DecideNext(absl::Time now);
   Tasks TakeFromQueue(const std::vector<size_t>& chosen);
   bool IsInFlight(SequenceKey key) const;

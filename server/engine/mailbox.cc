@@ -10,35 +10,50 @@
 #include "server/engine/spin.h"
 
 namespace gdn {
+namespace {
 
 // A row costs room even where it brings no bytes (0 tokens, synthetic input).
-size_t Mailbox::BytesOf(const Step& step) {
-  constexpr size_t kRowBytes = 64;
-  return step.request.input_bytes() + kRowBytes * step.request.rows();
+constexpr size_t kRowBytes = 64;
+
+}  // namespace
+
+Mailbox::Load Mailbox::LoadOf(const Step& step) {
+  const size_t rows = step.request.rows();
+  return {1, rows, step.request.input_bytes() + kRowBytes * rows};
 }
 
-Mailbox::Result Mailbox::RoomLocked(const Step& step) const {
+Mailbox::Load Mailbox::LoadOf(const Call& call) {
+  const size_t ids = call.place.request_ids.size();
+  return {1, ids, call.bytes + kRowBytes * ids};
+}
+
+Mailbox::Result Mailbox::RoomLocked(const Waiting& waiting, const Load& more) const {
   if (closed_) return Result::kClosed;
-  const bool fits = steps_ < max_steps_ && rows_ + step.request.rows() <= max_rows_ &&
-                    bytes_ + BytesOf(step) <= max_bytes_;
-  return steps_ == 0 || fits ? Result::kTaken : Result::kFull;
+  const bool fits = waiting.count < most_.count && waiting.rows + more.rows <= most_.rows &&
+                    waiting.bytes + more.bytes <= most_.bytes;
+  return waiting.count == 0 || fits ? Result::kTaken : Result::kFull;
+}
+
+Mailbox::Result Mailbox::AddLocked(const Load& more, Waiting* waiting) const {
+  const Result room = RoomLocked(*waiting, more);
+  if (room != Result::kTaken) return room;
+  waiting->count += more.count;
+  waiting->rows += more.rows;
+  waiting->bytes += more.bytes;
+  return room;
 }
 
 Mailbox::Result Mailbox::Room(const Step& step) const {
   const std::lock_guard lock(mutex_);
-  return RoomLocked(step);
+  return RoomLocked(steps_, LoadOf(step));
 }
 
 Mailbox::Result Mailbox::Put(Arrival arrival) {
   {
     const std::lock_guard lock(mutex_);
-    if (closed_) return Result::kClosed;
-    if (arrival.step != nullptr) {
-      if (const Result room = RoomLocked(*arrival.step); room != Result::kTaken) return room;
-      ++steps_;
-      rows_ += arrival.step->request.rows();
-      bytes_ += BytesOf(*arrival.step);
-    }
+    const Result room = arrival.step != nullptr ? AddLocked(LoadOf(*arrival.step), &steps_)
+                                                : AddLocked(LoadOf(*arrival.call), &calls_);
+    if (room != Result::kTaken) return room;
     arrivals_.push_back(std::move(arrival));
     pending_ = true;
   }
@@ -60,10 +75,14 @@ void Mailbox::Take(std::vector<Arrival>* arrivals) {
   pending_ = woken_;
 }
 
-void Mailbox::Done(const Step& step) {
-  --steps_;
-  rows_ -= step.request.rows();
-  bytes_ -= BytesOf(step);
+void Mailbox::Done(const Step& step) { Subtract(LoadOf(step), &steps_); }
+
+void Mailbox::Done(const Call& call) { Subtract(LoadOf(call), &calls_); }
+
+void Mailbox::Subtract(const Load& less, Waiting* waiting) {
+  waiting->count -= less.count;
+  waiting->rows -= less.rows;
+  waiting->bytes -= less.bytes;
 }
 
 void Mailbox::Wait(absl::Time until) {

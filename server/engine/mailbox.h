@@ -4,43 +4,35 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
-#include <functional>
+#include <cstdint>
 #include <memory>
 #include <mutex>
-#include <string>
 #include <vector>
 
 #include "absl/time/time.h"
+#include "server/engine/call.h"
 #include "server/wire/step.h"
 
 namespace gdn {
 
-// A call that is about sequences and not about tokens. It runs on the engine's thread once the
-// steps that came before it and concern `request_ids` (or, with waits_for_all, all steps) are done.
-// With holds_up, the steps that come after it and concern `request_ids` wait for it.
-struct Call {
-  std::vector<std::string> request_ids;
-  bool waits_for_all = false;
-  bool holds_up = false;
-  std::function<void(absl::Time now)> run;
-};
-
-// One arrival: a step or a call.
+// One arrival: a step or a call; the other one is null.
 struct Arrival {
   absl::Time time;
-  std::shared_ptr<Step> step;  // null for a call
-  Call call;
+  std::shared_ptr<Step> step;
+  std::shared_ptr<Call> call;
 };
 
 class Mailbox {
  public:
-  Mailbox(size_t max_steps, size_t max_rows, size_t max_bytes)
-      : max_steps_(max_steps), max_rows_(max_rows), max_bytes_(max_bytes) {}
+  // What may wait of the steps, and again of the calls: they take no room from one another, so that
+  // under too many steps sequences can still be released.
+  Mailbox(size_t max_count, size_t max_rows, size_t max_bytes)
+      : most_{max_count, max_rows, max_bytes} {}
 
   enum class Result : uint8_t { kTaken, kFull, kClosed };
 
-  // kFull where the steps that wait, their rows and their bytes leave no room for this one. Calls
-  // always fit, and a step where none waits.
+  // kFull where the steps that wait, their rows and their bytes leave no room for this one, or the
+  // calls, their ids and their bytes for this call. One always fits where none waits.
   Result Put(Arrival arrival);
   // What Put would say of a step now: for who has work to do before it.
   Result Room(const Step& step) const;
@@ -48,10 +40,11 @@ class Mailbox {
   void Close();
   // Moves all arrivals to the end of `arrivals`.
   void Take(std::vector<Arrival>* arrivals);
-  // Gives back the room of a step that was taken and no longer waits. Takes no lock.
+  // Gives back the room of a step or call that was taken and no longer waits. Takes no lock.
   void Done(const Step& step);
+  void Done(const Call& call);
   // Steps that wait, taken or not.
-  size_t waiting() const { return steps_; }
+  size_t waiting() const { return steps_.count; }
   // Returns at the next Put or Wake, at `until`, or at once where something has arrived. Where
   // something was taken since it last slept it looks for a while before it sleeps: the steps of a
   // pass follow one another by microseconds. For the thread that takes.
@@ -59,19 +52,30 @@ class Mailbox {
   void Wake();
 
  private:
-  static size_t BytesOf(const Step& step);
-  Result RoomLocked(const Step& step) const;
+  // What waits, or comes.
+  struct Load {
+    size_t count = 0;
+    size_t rows = 0;  // of steps; of calls, ids
+    size_t bytes = 0;
+  };
+  // Grows under the lock alone.
+  struct Waiting {
+    std::atomic<size_t> count = 0;
+    std::atomic<size_t> rows = 0;
+    std::atomic<size_t> bytes = 0;
+  };
+  static Load LoadOf(const Step& step);
+  static Load LoadOf(const Call& call);
+  Result RoomLocked(const Waiting& waiting, const Load& more) const;
+  Result AddLocked(const Load& more, Waiting* waiting) const;
+  static void Subtract(const Load& less, Waiting* waiting);
 
-  const size_t max_steps_;
-  const size_t max_rows_;
-  const size_t max_bytes_;
+  const Load most_;
   mutable std::mutex mutex_;
   std::condition_variable arrived_;
   std::vector<Arrival> arrivals_;
-  // Grow under the lock alone.
-  std::atomic<size_t> steps_ = 0;
-  std::atomic<size_t> rows_ = 0;
-  std::atomic<size_t> bytes_ = 0;
+  Waiting steps_;
+  Waiting calls_;
   bool woken_ = false;
   bool closed_ = false;
   std::atomic<bool> pending_ =

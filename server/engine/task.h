@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "kernels/batch.h"
-#include "server/engine/mailbox.h"
+#include "server/engine/call.h"
 #include "server/engine/queue_item.h"
 #include "server/engine/row_plan.h"
 #include "server/engine/step_piece.h"
@@ -20,8 +20,8 @@
 namespace gdn {
 
 struct Task {
-  std::shared_ptr<Step> step;  // null for a call
-  Call call;
+  std::shared_ptr<Step> step;     // null for a call
+  std::shared_ptr<Call> call;     // null for a step
   std::vector<SequenceKey> keys;  // of the sequences it concerns
   QueueItem item;                 // what the policy sees of it
 

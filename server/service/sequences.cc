@@ -93,29 +93,29 @@ Fault Validate(const v1::ListSequencesRequest& request, const SequenceRules& rul
   return FaultOf(v1::ERROR_REASON_MALFORMED_ID, "page_token is not one of this server's");
 }
 
-Call PlaceOf(const v1::GetSequenceRequest& request) {
-  Call call;
-  call.request_ids = {request.request_id()};
-  return call;
+CallPlace PlaceOf(const v1::GetSequenceRequest& request) {
+  CallPlace place;
+  place.request_ids = {request.request_id()};
+  return place;
 }
 
-Call PlaceOf(const v1::ListSequencesRequest& /*request*/) {
-  Call call;
-  call.waits_for_all = true;
-  return call;
+CallPlace PlaceOf(const v1::ListSequencesRequest& /*request*/) {
+  CallPlace place;
+  place.waits_for_all = true;
+  return place;
 }
 
-Call PlaceOf(const v1::ReleaseSequencesRequest& request) {
-  Call call;
-  call.request_ids = {request.request_ids().begin(), request.request_ids().end()};
-  call.holds_up = true;
-  return call;
+CallPlace PlaceOf(const v1::ReleaseSequencesRequest& request) {
+  CallPlace place;
+  place.request_ids = {request.request_ids().begin(), request.request_ids().end()};
+  place.holds_up = true;
+  return place;
 }
 
-Call PlaceOf(const v1::RenewSequencesRequest& request) {
-  Call call;
-  call.request_ids = {request.request_ids().begin(), request.request_ids().end()};
-  return call;
+CallPlace PlaceOf(const v1::RenewSequencesRequest& request) {
+  CallPlace place;
+  place.request_ids = {request.request_ids().begin(), request.request_ids().end()};
+  return place;
 }
 
 Fault Execute(const v1::GetSequenceRequest& request, const SequenceRules& /*rules*/, Engine* engine,

@@ -23,11 +23,11 @@ Fault Validate(const v1::ListSequencesRequest& request, const SequenceRules& rul
 Fault Validate(const v1::ReleaseSequencesRequest& request, const SequenceRules& rules);
 Fault Validate(const v1::RenewSequencesRequest& request, const SequenceRules& rules);
 
-// Where the call stands in the engine's queue: all of a Call but what it runs.
-Call PlaceOf(const v1::GetSequenceRequest& request);
-Call PlaceOf(const v1::ListSequencesRequest& request);
-Call PlaceOf(const v1::ReleaseSequencesRequest& request);
-Call PlaceOf(const v1::RenewSequencesRequest& request);
+// Where the call stands in the engine's queue.
+CallPlace PlaceOf(const v1::GetSequenceRequest& request);
+CallPlace PlaceOf(const v1::ListSequencesRequest& request);
+CallPlace PlaceOf(const v1::ReleaseSequencesRequest& request);
+CallPlace PlaceOf(const v1::RenewSequencesRequest& request);
 
 // Runs a call that passed Validate, on the engine's thread: fills the response or returns why not.
 Fault Execute(const v1::GetSequenceRequest& request, const SequenceRules& rules, Engine* engine,

@@ -3,7 +3,9 @@
 #include <chrono>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "server/service/shared_memory/place_step.h"
+#include "server/wire/status.h"
 #include "server/wire/validate_step.h"
 
 namespace gdn {
@@ -12,6 +14,13 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
   const auto deadline = context.deadline();
   if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
   return absl::FromChrono(deadline);
+}
+
+void PushBack(const Fault& fault, grpc::CallbackServerContext* context) {
+  const absl::Duration delay = RetryDelayOf(fault);
+  if (delay <= absl::ZeroDuration()) return;
+  context->AddTrailingMetadata("grpc-retry-pushback-ms",
+                               absl::StrCat(absl::ToInt64Milliseconds(delay)));
 }
 
 Fault NotReady() {

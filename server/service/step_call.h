@@ -14,6 +14,9 @@ namespace gdn {
 // The moment at which the caller stops to wait.
 absl::Time DeadlineOf(const grpc::CallbackServerContext& context);
 
+// Says in a trailer, where gRPC's own retries look, when to come again after this fault.
+void PushBack(const Fault& fault, grpc::CallbackServerContext* context);
+
 Fault NotReady();
 Fault MalformedMessage();
 

@@ -2,13 +2,11 @@
 
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/service/authorize.h"
 #include "server/service/message.h"
 #include "server/service/step_call.h"
 #include "server/wire/codec.h"
-#include "server/wire/status.h"
 
 namespace gdn {
 namespace {
@@ -52,9 +50,8 @@ Fault UnaryStep::Begin(const Readiness& readiness, const Hosted* hosted, StepKin
 void UnaryStep::Finished(const Fault& fault, const StepAnswer& answer) {
   if (fault.ok()) {
     *response_ = ToByteBuffer(EncodeAnswerHeader(answer), answer.output);
-  } else if (const absl::Duration delay = RetryDelayOf(fault); delay > absl::ZeroDuration()) {
-    context_->AddTrailingMetadata("grpc-retry-pushback-ms",
-                                  absl::StrCat(absl::ToInt64Milliseconds(delay)));
+  } else {
+    PushBack(fault, context_);
   }
   Finish(meter_.End(fault, *response_));
 }

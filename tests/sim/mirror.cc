@@ -33,7 +33,7 @@ bool Mirror::Item::Shares(const Item& other) const {
 }
 
 bool Mirror::StepArrives(uint64_t serial, const StepSpec& spec, absl::Time now) {
-  if (WaitingSteps().size() >= rules_.max_queue_steps) return false;
+  if (waiting_steps() >= rules_.max_queue_steps) return false;
   Item item;
   item.step = spec;
   item.arrival = now;
@@ -56,23 +56,28 @@ bool Mirror::StepArrives(uint64_t serial, const StepSpec& spec, absl::Time now) 
   return true;
 }
 
-void Mirror::CallArrives(uint64_t serial, const CallSpec& spec, absl::Time now) {
+bool Mirror::CallArrives(uint64_t serial, const CallSpec& spec, absl::Time now) {
+  if (waiting_.size() - waiting_steps() >= rules_.max_queue_steps) return false;
   Item item;
   item.is_call = true;
   item.call = spec;
   item.arrival = now;
   item.names = spec.ids;
   waiting_.emplace(serial, std::move(item));
+  return true;
 }
 
 void Mirror::Cancel(uint64_t serial) { waiting_.at(serial).cancelled = true; }
 
-std::vector<uint64_t> Mirror::WaitingSteps() const {
+std::vector<uint64_t> Mirror::Waiting() const {
   std::vector<uint64_t> serials;
-  for (const auto& [serial, item] : waiting_) {
-    if (!item.is_call) serials.push_back(serial);
-  }
+  for (const auto& [serial, item] : waiting_) serials.push_back(serial);
   return serials;
+}
+
+size_t Mirror::waiting_steps() const {
+  return static_cast<size_t>(std::count_if(
+      waiting_.begin(), waiting_.end(), [](const auto& entry) { return !entry.second.is_call; }));
 }
 
 int Mirror::slots_used() const {
@@ -143,12 +148,12 @@ void Mirror::EndLeases(absl::Time now) {
   for (const std::string& id : due) End(id, /*expired=*/true);
 }
 
-// Steps whose caller is gone are answered before anything runs, and no others are.
+// Steps and calls whose caller is gone are refused before anything runs, and no others are.
 Mirror::Replies Mirror::CheckDropped(absl::Time now, const std::vector<Reply>& replies) {
   std::set<uint64_t> unwanted;
   for (const auto& [serial, item] : waiting_) {
-    const bool dropped = item.cancelled || item.step.deadline < now;
-    if (!item.is_call && !item.HasBegun() && dropped) unwanted.insert(serial);
+    const bool dropped = item.cancelled || item.deadline() < now;
+    if (!item.HasBegun() && dropped) unwanted.insert(serial);
   }
   Replies rest;
   std::set<uint64_t> seen;
@@ -163,7 +168,7 @@ Mirror::Replies Mirror::CheckDropped(absl::Time now, const std::vector<Reply>& r
     unwanted.erase(reply.serial);
     waiting_.erase(reply.serial);
   }
-  EXPECT_TRUE(unwanted.empty()) << "a step whose caller is gone still waits";
+  EXPECT_TRUE(unwanted.empty()) << "what nobody waits for still waits";
   return rest;
 }
 

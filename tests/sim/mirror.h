@@ -36,6 +36,7 @@ struct CallSpec {
   std::vector<std::string> ids;
   std::vector<uint64_t> epochs;  // kRelease: empty or one for each id
   absl::Duration ttl;            // kRenew
+  absl::Time deadline = absl::InfiniteFuture();
 };
 
 // What came back for one of them.
@@ -53,8 +54,8 @@ struct MirrorRules {
   int slots = 0;
   int64_t max_rows = 0;
   uint32_t max_decode_tokens = 0;
-  size_t max_queue_steps = 0;
-  size_t depth = 1;  // of the backend
+  size_t max_queue_steps = 0;  // and calls
+  size_t depth = 1;            // of the backend
   uint32_t prefill_chunk = 0;
   size_t replay_bytes = 0;
   absl::Duration ttl;
@@ -92,9 +93,9 @@ class Mirror {
 
   Mirror(const MirrorRules& rules, Locate locate) : rules_(rules), locate_(std::move(locate)) {}
 
-  // False where the queue is full.
+  // False where the queue has no room for it.
   bool StepArrives(uint64_t serial, const StepSpec& spec, absl::Time now);
-  void CallArrives(uint64_t serial, const CallSpec& spec, absl::Time now);
+  bool CallArrives(uint64_t serial, const CallSpec& spec, absl::Time now);
   void Cancel(uint64_t serial);
   void Drain() { draining_ = true; }
 
@@ -102,8 +103,8 @@ class Mirror {
   void CheckRound(absl::Time now, const Round& round, const std::vector<Reply>& replies);
 
   const std::map<std::string, Sequence>& live() const { return live_; }
-  size_t waiting() const { return waiting_.size(); }
-  std::vector<uint64_t> WaitingSteps() const;
+  std::vector<uint64_t> Waiting() const;  // serials
+  size_t waiting_steps() const;
   // Of sequences that live, and of those that steps in flight begin.
   int slots_used() const;
 
@@ -124,6 +125,7 @@ class Mirror {
     bool Names(const std::string& id) const;
     bool Shares(const Item& other) const;
     bool HasBegun() const { return !actions.empty(); }
+    absl::Time deadline() const { return is_call ? call.deadline : step.deadline; }
     bool IsPrefill() const { return !is_call && step.kind == StepKind::kPrefill; }
     int64_t tokens() const { return static_cast<int64_t>(step.request.total_tokens()); }
     int64_t tokens_begun() const { return std::accumulate(pieces.begin(), pieces.end(), 0L); }

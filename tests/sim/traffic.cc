@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -15,14 +16,11 @@ constexpr size_t kHistory = 30;
 
 }  // namespace
 
-std::string Traffic::Id() { return absl::StrCat("s", Below(kIds)); }
-
 std::vector<std::string> Traffic::DistinctIds(size_t count) {
   std::vector<std::string> ids;
-  while (ids.size() < count) {
-    std::string id = Id();
-    if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(std::move(id));
-  }
+  for (size_t i = 0; i < kIds; ++i) ids.push_back(absl::StrCat("s", i));
+  for (size_t i = 0; i < count; ++i) std::swap(ids[i], ids[i + Below(kIds - i)]);
+  ids.resize(count);
   return ids;
 }
 
@@ -122,11 +120,12 @@ float Traffic::Token() {
   return static_cast<float>(Below(1 << 20));
 }
 
-CallSpec Traffic::Call(const Mirror& mirror) {
+CallSpec Traffic::Call(const Mirror& mirror, absl::Time now) {
   CallSpec call;
   call.kind = static_cast<CallSpec::Kind>(Below(4));
   call.ids = DistinctIds(1 + Below(3));
   call.ttl = absl::Seconds(Below(30));
+  if (Percent(10)) call.deadline = now + absl::Milliseconds(Below(400));
   if (call.kind == CallSpec::Kind::kGet) call.ids.resize(1);
   if (call.kind == CallSpec::Kind::kList) call.ids.clear();
   if (call.kind == CallSpec::Kind::kRelease && Percent(50)) {

@@ -3,26 +3,23 @@
 
 #include <cstdint>
 #include <deque>
-#include <random>
 #include <string>
 #include <vector>
 
+#include "tests/sim/choices.h"
 #include "tests/sim/mirror.h"
 
 namespace gdn::test {
 
 class Traffic {
  public:
-  explicit Traffic(uint64_t seed) : random_(seed) {}
-
-  // A number in [0, n).
-  uint64_t Below(uint64_t n) { return random_() % n; }
-  bool Percent(uint64_t chance) { return Below(100) < chance; }
+  // `choices` outlives it.
+  explicit Traffic(Choices* choices) : choices_(choices) {}
 
   // A step, or an earlier one again. It is one that passes on arrival. `layers` are N of
   // model.layers.N.
   StepSpec Step(const Mirror& mirror, const std::vector<int>& layers, absl::Time now);
-  CallSpec Call(const Mirror& mirror);
+  CallSpec Call(const Mirror& mirror, absl::Time now);
 
  private:
   StepSpec NewStep(const Mirror& mirror, const std::vector<int>& layers, absl::Time now);
@@ -30,11 +27,12 @@ class Traffic {
   void NameBySlot(const Mirror& mirror, StepSpec* spec);
   void StatePositions(const Mirror& mirror, StepSpec* spec);
   void FillTokens(StepSpec* spec);
+  uint64_t Below(uint64_t n) { return choices_->Below(n); }
+  bool Percent(uint64_t chance) { return choices_->Percent(chance); }
   float Token();
-  std::string Id();
   std::vector<std::string> DistinctIds(size_t count);
 
-  std::mt19937_64 random_;
+  Choices* const choices_;
   uint64_t next_step_id_ = 1000;
   std::deque<StepSpec> history_;
 };

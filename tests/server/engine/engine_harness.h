@@ -1,6 +1,7 @@
 // An engine over a fake backend, driven by the test's own clock.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -74,6 +75,15 @@ class EngineHarness : public ::testing::Test {
     engine_->Submit(std::move(step), now_);
     return outcome;
   }
+  // Hands in a call; a refusal goes to refusals_.
+  std::shared_ptr<Call> SendCall(CallPlace place, std::function<void(absl::Time)> run) {
+    auto call = std::make_shared<Call>();
+    call->place = std::move(place);
+    call->run = std::move(run);
+    call->refuse = [this](const Fault& fault) { refusals_.push_back(fault.reason); };
+    engine_->Submit(call, now_);
+    return call;
+  }
   // Runs batches until nothing waits.
   void RunAll() {
     for (int i = 0; engine_->Step(now_); ++i) ASSERT_LT(i, 1000);
@@ -107,6 +117,7 @@ class EngineHarness : public ::testing::Test {
   int devices_lost_ = 0;
   std::unique_ptr<Engine> engine_;
   std::shared_ptr<Step> last_step_;
+  std::vector<v1::ErrorReason> refusals_;  // of calls
   absl::Time now_ = absl::UnixEpoch() + absl::Hours(1);
 };
 

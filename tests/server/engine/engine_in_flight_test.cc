@@ -135,15 +135,11 @@ TEST_F(EngineInFlight, ACallRunsOnceNothingIsInFlight) {
   const auto before = SendPrefill("a");
   EXPECT_TRUE(Step());
   bool ran = false;
-  engine_->Submit({{},
-                   false,
-                   false,
-                   [&](absl::Time) {
-                     ran = true;
-                     EXPECT_TRUE(before->ok());
-                     EXPECT_THAT(engine_->in_flight(), IsEmpty());
-                   }},
-                  now_);
+  SendCall({}, [&](absl::Time) {
+    ran = true;
+    EXPECT_TRUE(before->ok());
+    EXPECT_THAT(engine_->in_flight(), IsEmpty());
+  });
   const auto behind = SendPrefill("b");
   EXPECT_TRUE(Step());
   EXPECT_FALSE(ran);

@@ -156,14 +156,10 @@ TEST_P(EnginePieces, NothingOfItsSequencesRunsBetween) {
   const auto same = SendDecode("a");
   const auto elsewhere = SendDecode("a", 7);
   bool asked = false;
-  engine_->Submit({{"a"},
-                   false,
-                   false,
-                   [&](absl::Time) {
-                     asked = true;
-                     EXPECT_EQ(PositionOf("a"), 10u);
-                   }},
-                  now_);
+  SendCall({{"a"}, false, false}, [&](absl::Time) {
+    asked = true;
+    EXPECT_EQ(PositionOf("a"), 10u);
+  });
   EXPECT_EQ(PositionOf("a"), 1u);
   RunAll();
   EXPECT_TRUE(asked && prefill->ok() && same->ok() && elsewhere->ok());

@@ -399,20 +399,6 @@ TEST_F(EngineTest, NoSequenceBeginsWhileDrainingButLiveOnesGoOn) {
   EXPECT_TRUE(Decode(ById({"a"}, true), Hidden({2}))->ok());
 }
 
-TEST_F(EngineTest, CloseRefusesStepsAndRunsCalls) {
-  const auto waiting = Send(StepKind::kDecode, ById({"a"}, true), Hidden({1}));
-  int calls = 0;
-  EXPECT_TRUE(engine_->Submit({{"a"}, false, true, [&](absl::Time) { ++calls; }}, now_));
-  engine_->Close(now_);
-  ExpectFault(*waiting, v1::ERROR_REASON_DRAINING, {});
-  EXPECT_EQ(calls, 1);
-  ExpectFault(*Send(StepKind::kDecode, ById({"a"}, true), Hidden({1})), v1::ERROR_REASON_DRAINING,
-              {});
-  EXPECT_FALSE(engine_->Submit({{}, true, false, [&](absl::Time) { ++calls; }}, now_));
-  EXPECT_FALSE(engine_->Step(now_));
-  EXPECT_EQ(calls, 1);
-}
-
 TEST_F(EngineTest, ALeaseEndsOnceItsTimeHasPassed) {
   const int32_t slot = Begin("a");
   EXPECT_EQ(engine_->next_expiry(), now_ + kTtl);

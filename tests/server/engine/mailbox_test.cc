@@ -16,12 +16,17 @@ Arrival StepOf(size_t rows, size_t bytes) {
   step->request.slots.assign(rows, 0);
   step->request.input = {*message};
   step->message = message;
-  return {absl::UnixEpoch(), step, {}};
+  return {absl::UnixEpoch(), step, nullptr};
 }
 
-Arrival ACall() {
-  return {absl::UnixEpoch(), nullptr, {{"a"}, false, false, [](absl::Time) {}}};
+Arrival CallOf(size_t ids, size_t bytes) {
+  auto call = std::make_shared<Call>();
+  call->place.request_ids.assign(ids, "a");
+  call->bytes = bytes;
+  return {absl::UnixEpoch(), nullptr, call};
 }
+
+Arrival ACall() { return CallOf(1, 1); }
 
 TEST(MailboxTest, KeepsTheOrderOfArrival) {
   Mailbox mailbox(10, 100, 1000);
@@ -31,7 +36,7 @@ TEST(MailboxTest, KeepsTheOrderOfArrival) {
   mailbox.Take(&taken);
   ASSERT_EQ(taken.size(), 3u);
   EXPECT_EQ(taken[0].step, sent[0].step);
-  EXPECT_EQ(taken[1].step, nullptr);
+  EXPECT_EQ(taken[1].call, sent[1].call);
   EXPECT_EQ(taken[2].step, sent[2].step);
   mailbox.Take(&taken);
   EXPECT_EQ(taken.size(), 3u);
@@ -81,6 +86,42 @@ TEST(MailboxTest, AStepThatIsLargerThanTheBoundFitsAlone) {
   Mailbox mailbox(10, 100, 100);
   EXPECT_EQ(mailbox.Put(StepOf(1, 5000)), Result::kTaken);
   EXPECT_EQ(mailbox.Put(StepOf(1, 0)), Result::kFull);
+}
+
+TEST(MailboxTest, BoundsTheCallsThatWaitUntilTheyAreDone) {
+  Mailbox mailbox(2, 100, 1000);
+  const Arrival first = ACall();
+  EXPECT_EQ(mailbox.Put(first), Result::kTaken);
+  EXPECT_EQ(mailbox.Put(ACall()), Result::kTaken);
+  EXPECT_EQ(mailbox.Put(ACall()), Result::kFull);
+  std::vector<Arrival> taken;
+  mailbox.Take(&taken);
+  EXPECT_EQ(mailbox.Put(ACall()), Result::kFull);
+  mailbox.Done(*first.call);
+  EXPECT_EQ(mailbox.Put(ACall()), Result::kTaken);
+  EXPECT_EQ(mailbox.waiting(), 0u);
+}
+
+TEST(MailboxTest, BoundsTheIdsAndBytesOfCallsThatWait) {
+  Mailbox ids(10, 100, 100000);
+  EXPECT_EQ(ids.Put(CallOf(200, 0)), Result::kTaken);  // it fits alone
+  EXPECT_EQ(ids.Put(CallOf(1, 0)), Result::kFull);
+  Mailbox bytes(10, 100, 1000);
+  const Arrival first = CallOf(0, 800);
+  EXPECT_EQ(bytes.Put(first), Result::kTaken);
+  EXPECT_EQ(bytes.Put(CallOf(0, 300)), Result::kFull);
+  EXPECT_EQ(bytes.Put(CallOf(10, 0)), Result::kFull);  // an id takes bytes too
+  EXPECT_EQ(bytes.Put(CallOf(1, 100)), Result::kTaken);
+  bytes.Done(*first.call);
+  EXPECT_EQ(bytes.Put(CallOf(0, 800)), Result::kTaken);
+}
+
+TEST(MailboxTest, StepsAndCallsTakeNoRoomFromOneAnother) {
+  Mailbox mailbox(1, 1, 100);
+  EXPECT_EQ(mailbox.Put(StepOf(1, 30)), Result::kTaken);
+  EXPECT_EQ(mailbox.Put(ACall()), Result::kTaken);
+  EXPECT_EQ(mailbox.Put(StepOf(1, 30)), Result::kFull);
+  EXPECT_EQ(mailbox.Put(ACall()), Result::kFull);
 }
 
 TEST(MailboxTest, TakesNothingOnceItIsClosed) {

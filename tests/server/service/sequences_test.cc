@@ -192,14 +192,10 @@ TEST_F(SequencesTest, CallsKeepTheirPlaceAmongSteps) {
     engine_->Submit(std::move(step), now_);
   };
   const auto call = [&](const char* name, bool release) {
-    engine_->Submit({{"a"},
-                     false,
-                     release,
-                     [this, &order, name, release](absl::Time) {
-                       order.push_back(name);
-                       if (release) engine_->Release(SlotOf("a"));
-                     }},
-                    now_);
+    SendCall({{"a"}, false, release}, [this, &order, name, release](absl::Time) {
+      order.push_back(name);
+      if (release) engine_->Release(SlotOf("a"));
+    });
   };
   send("create", ById({"a"}, true));
   call("get", false);

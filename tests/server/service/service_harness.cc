@@ -3,7 +3,6 @@
 #include <stdlib.h>
 
 #include <filesystem>
-#include <future>
 
 #include "absl/strings/str_cat.h"
 #include "grpcpp/create_channel.h"
@@ -125,6 +124,14 @@ grpc::Status ServiceHarness::Raw(const std::string& method, std::string_view byt
     response->assign(reinterpret_cast<const char*>(whole.begin()), whole.size());
   }
   return status;
+}
+
+std::future<grpc::Status> ServiceHarness::BlockEngine() {
+  backend_.CloseGate();
+  auto blocked = std::async(std::launch::async,
+                            [this] { return Decode(ById({"blocker"}, {1}, /*create=*/true)); });
+  backend_.AwaitBlocked();
+  return blocked;
 }
 
 uint64_t ServiceHarness::PositionOf(const std::string& id) {

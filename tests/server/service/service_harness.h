@@ -1,6 +1,7 @@
 // A whole server over a fake backend, behind a Unix socket, and clients of it.
 #pragma once
 
+#include <future>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -50,6 +51,8 @@ class ServiceHarness : public ::testing::Test {
                    std::string* response = nullptr);
   // Of the sequence at layer 3, through the service.
   uint64_t PositionOf(const std::string& id);
+  // Starts a decode that runs until the backend's gate is opened.
+  std::future<grpc::Status> BlockEngine();
   // Returns once so many steps wait or run.
   void AwaitWaiting(size_t steps) const {
     while (engine_->waiting() != steps) std::this_thread::yield();

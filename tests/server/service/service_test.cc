@@ -24,14 +24,6 @@ std::string OutputOf(const std::string& hidden, FakeState* state) {
 
 class ServiceTest : public ServiceHarness {
  protected:
-  // Starts a decode whose Run waits at the gate.
-  std::future<grpc::Status> BlockEngine() {
-    backend_.CloseGate();
-    auto blocked = std::async(std::launch::async,
-                              [this] { return Decode(ById({"blocker"}, {1}, /*create=*/true)); });
-    backend_.AwaitBlocked();
-    return blocked;
-  }
   // Whether, while the engine is blocked, a step of "a" that `give_up` sends and gives up is not
   // run.
   template <typename GiveUp>
