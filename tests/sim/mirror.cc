@@ -135,12 +135,14 @@ void Mirror::CheckRound(absl::Time now, const Round& round, const std::vector<Re
 // no step or call that came before that, and no step in flight.
 void Mirror::EndLeases(absl::Time now) {
   std::vector<std::string> due;
-  for (auto& [id, sequence] : live_) {
+  for (auto& entry : live_) {
+    const std::string& id = entry.first;
+    Sequence& sequence = entry.second;
     if (sequence.touched) sequence.expires = std::max(sequence.expires, now + rules_.ttl);
     sequence.touched = false;
     if (sequence.expires >= now) continue;
-    const bool held = std::any_of(waiting_.begin(), waiting_.end(), [&](const auto& entry) {
-      const Item& item = entry.second;
+    const bool held = std::any_of(waiting_.begin(), waiting_.end(), [&](const auto& waiting) {
+      const Item& item = waiting.second;
       return (item.HasBegun() || item.arrival <= sequence.expires) && item.Names(id);
     });
     if (!held) due.push_back(id);
