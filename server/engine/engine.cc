@@ -52,6 +52,8 @@ Engine::Engine(EngineOptions options, Backend* backend)
       lines_(static_cast<size_t>(options_.shape.slots)) {}
 
 void Engine::Submit(const std::shared_ptr<gdn::Step>& step, absl::Time now) {
+  // First, since nothing keeps this engine once the step is answered.
+  outbox_.SendOne();
   step->submitted = now;
   if (device_lost_) {
     return Refuse(*step, DeviceLost());
@@ -67,7 +69,6 @@ void Engine::Submit(const std::shared_ptr<gdn::Step>& step, absl::Time now) {
   } else if (result == Mailbox::Result::kClosed) {
     Refuse(*step, Draining());
   }
-  outbox_.SendOne();
 }
 
 void Engine::CheckInput(gdn::Step& step) const {
