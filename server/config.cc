@@ -31,13 +31,22 @@ constexpr int64_t kKernelChunk = 64;
 // Keeps the first complaint of the text format parser.
 class FirstError : public google::protobuf::io::ErrorCollector {
  public:
+#if GOOGLE_PROTOBUF_VERSION < 4022000
   void AddError(int line, int column, const std::string& message) override {
-    if (text_.empty()) text_ = absl::StrCat(line + 1, ":", column + 1, ": ", message);
+    Record(line, column, message);
   }
-  void AddWarning(int, int, const std::string&) override {}
+#else
+  void RecordError(int line, int column, absl::string_view message) override {
+    Record(line, column, message);
+  }
+#endif
   const std::string& text() const { return text_; }
 
  private:
+  void Record(int line, int column, absl::string_view message) {
+    if (text_.empty()) text_ = absl::StrCat(line + 1, ":", column + 1, ": ", message);
+  }
+
   std::string text_;
 };
 

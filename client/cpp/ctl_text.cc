@@ -26,7 +26,11 @@ void Print(const Table& table, std::ostream& out) {
 std::string ToJson(const google::protobuf::Message& message) {
   google::protobuf::util::JsonPrintOptions options;
   options.preserve_proto_field_names = true;
+#if GOOGLE_PROTOBUF_VERSION < 5026000
   options.always_print_primitive_fields = true;
+#else
+  options.always_print_fields_with_no_presence = true;
+#endif
   std::string json;
   static_cast<void>(google::protobuf::util::MessageToJsonString(message, &json, options));
   return json;

@@ -12,7 +12,9 @@ void AddDetail(const google::protobuf::Any& any, Error* error) {
   google::rpc::RetryInfo retry;
   v1::RowErrors rows;
   if (any.UnpackTo(&info)) {
-    v1::ErrorReason_Parse(std::string(kReasonPrefix) + info.reason(), &error->reason);
+    // A newer server's reason leaves it unspecified.
+    static_cast<void>(
+        v1::ErrorReason_Parse(std::string(kReasonPrefix) + info.reason(), &error->reason));
     error->metadata = {info.metadata().begin(), info.metadata().end()};
   } else if (any.UnpackTo(&retry)) {
     error->retry_delay = std::chrono::seconds(retry.retry_delay().seconds()) +
@@ -75,7 +77,8 @@ std::string ToString(const Error& error) {
 
 Error DecodeError(const grpc::Status& status) {
   google::rpc::Status details;
-  details.ParseFromString(status.error_details());  // empty, or another's: no details
+  // Empty, or another's: no details.
+  if (!details.ParseFromString(status.error_details())) details.Clear();
   Error error = DecodeError(details);
   error.code = status.error_code();
   error.message = status.error_message();

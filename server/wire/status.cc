@@ -44,16 +44,20 @@ v1::RowErrors MakeRowErrors(v1::ErrorReason reason, const RowFaults& faults, siz
   return errors;
 }
 
+void AddDetail(const google::protobuf::Message& detail, google::rpc::Status* status) {
+  static_cast<void>(status->add_details()->PackFrom(detail));  // fails for 2 GiB and more
+}
+
 google::rpc::Status MakeStatus(const Fault& fault, std::string_view instance_id, size_t max_rows) {
   google::rpc::Status status;
   const grpc::StatusCode code = CodeOf(fault.reason);
   status.set_code(code);
   status.set_message(std::string(Utf8Prefix(fault.message, kMaxMessage)));
-  status.add_details()->PackFrom(MakeErrorInfo(fault, instance_id));
+  AddDetail(MakeErrorInfo(fault, instance_id), &status);
   const absl::Duration delay = RetryDelayOf(fault);
-  if (delay > absl::ZeroDuration()) status.add_details()->PackFrom(MakeRetryInfo(delay));
+  if (delay > absl::ZeroDuration()) AddDetail(MakeRetryInfo(delay), &status);
   for (const auto& [reason, faults] : fault.rows) {
-    status.add_details()->PackFrom(MakeRowErrors(reason, faults, max_rows));
+    AddDetail(MakeRowErrors(reason, faults, max_rows), &status);
   }
   return status;
 }
