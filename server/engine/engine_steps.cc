@@ -136,8 +136,8 @@ void Engine::Launch(InFlight& batch) {
   observer_->BatchBegins(batch.tasks.front()->step->kind, batch.batch);
   if (!device_lost_ && !backend_->Begin(batch.batch).ok()) LoseDevice();
   // While it runs, as all that the batch does not wait for.
-  for (const std::unique_ptr<Task>& task : batch.tasks) {
-    if (overlaps_) lines_.Hold(task->keys);
+  if (overlaps_) {
+    for (const std::unique_ptr<Task>& task : batch.tasks) lines_.Hold(task->keys);
   }
 }
 
