@@ -10,24 +10,33 @@ void Outbox::Put(Letter letter) {
   ++count_;
 }
 
-bool Outbox::SendOne() {
-  if (count_ == 0) return false;
-  Letter letter;
-  {
-    const std::lock_guard lock(mutex_);
-    if (letters_.empty()) return false;
-    letter = std::move(letters_.front());
-    letters_.pop_front();
-    --count_;
-  }
+Outbox::Letter Outbox::TakeOldest(bool any) {
+  if (count_ == 0) return {};
+  const std::lock_guard lock(mutex_);
+  if (letters_.empty() || (!any && letters_.front().step->in_order)) return {};
+  Letter letter = std::move(letters_.front());
+  letters_.pop_front();
+  --count_;
+  return letter;
+}
+
+void Outbox::Send(Letter letter) {
   letter.step->done(letter.fault, std::move(letter.answer));
   // Not with the step itself, which may wait until its answer has reached the caller.
   letter.step->message = nullptr;
+}
+
+bool Outbox::SendOne() {
+  Letter letter = TakeOldest(/*any=*/false);
+  if (letter.step == nullptr) return false;
+  Send(std::move(letter));
   return true;
 }
 
 void Outbox::SendAll() {
-  while (SendOne()) {
+  for (Letter letter = TakeOldest(/*any=*/true); letter.step != nullptr;
+       letter = TakeOldest(/*any=*/true)) {
+    Send(std::move(letter));
   }
 }
 

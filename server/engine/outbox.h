@@ -1,5 +1,6 @@
 // Answers on their way from the engine to those who wait. To send one takes longer than to make it,
-// so whoever is about to hand in a step may send one too. Thread-safe.
+// so whoever is about to hand in a step may send one too, but none that is Step::in_order: two
+// threads that send pass each other. Thread-safe.
 #pragma once
 
 #include <atomic>
@@ -20,11 +21,17 @@ class Outbox {
   };
 
   void Put(Letter letter);
-  // Calls `done` of the oldest; false where none is left. Takes no lock then.
+  // Calls `done` of the oldest. False where none is left, without a lock then, or where it is the
+  // engine's to send.
   bool SendOne();
+  // By the engine's thread.
   void SendAll();
 
  private:
+  // What is to be sent; no step where there is nothing.
+  Letter TakeOldest(bool any);
+  static void Send(Letter letter);
+
   std::mutex mutex_;
   std::deque<Letter> letters_;
   std::atomic<size_t> count_ = 0;  // of letters_

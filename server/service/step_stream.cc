@@ -69,6 +69,7 @@ void StepStream::Handle() {
   const Fault fault = MakeStep(*hosted, message.kind, std::move(message.request), std::move(bytes),
                                deadline_, &step);
   if (!fault.ok()) return Answered(tag, nullptr, fault, {});
+  step->in_order = true;
   step->done = [this, tag, weak = std::weak_ptr<Step>(step)](const Fault& why,
                                                              const StepAnswer& answer) {
     Answered(tag, weak.lock(), why, answer);

@@ -87,9 +87,9 @@ struct StepAnswer {
   OutputBuffer output;  // empty with discard_output, or where the caller has it already
 };
 
-// A validated step in the engine's hands. `done` is called exactly once, on the engine's thread (or
-// the submitting one, where the engine refuses it at once), with a fault that is ok() or an answer
-// that is to be ignored.
+// A validated step in the engine's hands. `done` is called exactly once, with a fault that is ok()
+// or an answer that is to be ignored: on the engine's thread, or, unless `in_order`, on one that
+// hands in another step, or on its own where the engine refuses it at once.
 struct Step {
   StepKind kind = StepKind::kDecode;
   StepRequest request;
@@ -97,7 +97,8 @@ struct Step {
   // Of a prefill that runs in pieces, the rows with NaN or infinity in their input. For the engine.
   std::vector<uint32_t> non_finite;
   OutputAllocator allocate;
-  absl::Time submitted;  // set by Engine::Submit
+  bool in_order = false;  // after the answers of whatever ended before it
+  absl::Time submitted;   // set by Engine::Submit
   absl::Time deadline = absl::InfiniteFuture();
   std::atomic<bool> cancelled = false;  // set by the transport; looked at until the launch
   std::function<void(const Fault&, StepAnswer)> done;

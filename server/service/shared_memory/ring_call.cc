@@ -155,6 +155,7 @@ void RingCall::Handle(const std::string& message) {
   const Fault fault = MakeStep(*readiness_.hosted.load(), parsed.kind, std::move(parsed.request),
                                nullptr, deadline_, &step);
   if (!fault.ok()) return Answered(tag, nullptr, fault, {});
+  step->in_order = true;
   step->done = [this, tag, weak = std::weak_ptr<Step>(step)](const Fault& why,
                                                              const StepAnswer& answer) {
     Answered(tag, weak.lock(), why, answer);

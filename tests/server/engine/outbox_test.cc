@@ -44,6 +44,22 @@ TEST(OutboxTest, SendsInOrderAndLetsGoOfTheMessages) {
   EXPECT_FALSE(outbox.SendOne());
 }
 
+// Two threads that send pass each other.
+TEST(OutboxTest, WhatIsInOrderIsTheEnginesToSend) {
+  Outbox outbox;
+  std::vector<int> told;
+  for (int i = 0; i < 3; ++i) {
+    auto step = StepThat([&told, i](const Fault&, const StepAnswer&) { told.push_back(i); });
+    step->in_order = i == 1;
+    outbox.Put({std::move(step), {}, {}});
+  }
+  EXPECT_TRUE(outbox.SendOne());
+  EXPECT_FALSE(outbox.SendOne());
+  EXPECT_THAT(told, ElementsAre(0));
+  outbox.SendAll();
+  EXPECT_THAT(told, ElementsAre(0, 1, 2));
+}
+
 // What sends an answer may itself find the next one.
 TEST(OutboxTest, IsOpenWhileItSends) {
   Outbox outbox;
