@@ -109,18 +109,20 @@ struct Turn {
 
 // ---- the loading warp
 
-// Waits for chunks to be ready, looking at 32 at a time.
+// Waits for chunks to be ready, looking at 32 at a time: the head's own records, and its group's k
+// and q, which are there with those of the group's first head.
 class ReadyChunks {
  public:
   __device__ ReadyChunks(const ChunkSm90Params& p, const Work& work)
       : flags_(p.workspace.ready + work.first_chunk * p.rule.heads.value_heads + work.head),
+        group_head_(work.head % (p.rule.heads.value_heads / p.rule.heads.key_heads)),
         stride_(p.rule.heads.value_heads),
         chunks_(work.chunks) {}
 
   __device__ void Wait(int n) {
     while (n >= known_) {
       const int chunk = known_ + static_cast<int>(threadIdx.x % 32);
-      const bool ready = chunk >= chunks_ || LoadAcquire(flags_ + chunk * stride_) != 0;
+      const bool ready = chunk >= chunks_ || IsReady(flags_ + chunk * stride_);
       const unsigned waiting = ~__ballot_sync(~0u, ready);
       known_ += waiting == 0 ? 32 : __ffs(static_cast<int>(waiting)) - 1;
       AsyncProxyFenceGlobal();
@@ -128,7 +130,12 @@ class ReadyChunks {
   }
 
  private:
+  __device__ bool IsReady(const unsigned* flag) const {
+    return LoadAcquire(flag) != 0 && LoadAcquire(flag - group_head_) != 0;
+  }
+
   const unsigned* flags_;
+  int group_head_;
   int64_t stride_;
   int chunks_;
   int known_ = 0;  // that are ready
