@@ -131,7 +131,7 @@ class ReadyChunks {
 
  private:
   __device__ bool IsReady(const unsigned* flag) const {
-    return LoadAcquire(flag) != 0 && LoadAcquire(flag - group_head_) != 0;
+    return LoadAcquire(flag) == kPrepareWarps && LoadAcquire(flag - group_head_) == kPrepareWarps;
   }
 
   const unsigned* flags_;

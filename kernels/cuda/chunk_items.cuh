@@ -6,6 +6,13 @@
 
 namespace gdn::cuda::prepare {
 
+// Where an item stands among the others.
+struct Place {
+  unsigned chunk;
+  unsigned key_head;
+  unsigned piece;  // of its group of value heads
+};
+
 // The items of work of the chunks begin..end, in the order in which the chain wants them: by
 // chunks, in these by key heads and pieces of their group of value heads.
 struct Items {
@@ -25,6 +32,10 @@ struct Items {
         pieces((group + item_heads - 1) / item_heads) {}
 
   __device__ unsigned count() const { return (end - begin) * key_heads * pieces; }
+  __device__ Place place(unsigned n) const {
+    const unsigned unit = n / pieces;
+    return {begin + unit / key_heads, unit % key_heads, n % pieces};
+  }
 };
 
 struct Item {
@@ -34,23 +45,20 @@ struct Item {
   int heads;
   bool first_piece;
 
-  __device__ Item(const Items& items, unsigned n) {
-    const unsigned piece = n % items.pieces;
-    const unsigned unit = n / items.pieces;
-    chunk = items.begin + unit / items.key_heads;
-    key_head = static_cast<int>(unit % items.key_heads);
-    first_head = static_cast<int>(key_head * items.group + piece * items.item_heads);
-    heads = static_cast<int>(min(items.item_heads, items.group - piece * items.item_heads));
-    first_piece = piece == 0;
-  }
+  __device__ Item(const Items& items, const Place& at)
+      : chunk(at.chunk),
+        key_head(static_cast<int>(at.key_head)),
+        first_head(static_cast<int>(at.key_head * items.group + at.piece * items.item_heads)),
+        heads(static_cast<int>(min(items.item_heads, items.group - at.piece * items.item_heads))),
+        first_piece(at.piece == 0) {}
 
   __device__ int64_t record(const ChunkSm90Params& p, int head) const {
     return chunk * p.rule.heads.value_heads + first_head + head;
   }
 };
 
-// The items of a group one after another, those of PAD rows left out. The tokens of 32 are looked
-// up at a time, one by a lane.
+// The items of a group one after another, those of PAD rows left out. 32 are looked up at a time,
+// one by a lane.
 class Upcoming {
  public:
   __device__ Upcoming(const ChunkSm90Params& p, const Items& items, unsigned first, unsigned step)
@@ -63,23 +71,31 @@ class Upcoming {
       if (n_ >= items_.count()) return false;
       at_ = (at_ + 1) % 32;
       if (at_ == 0) LookUp();
-      length_ = __shfl_sync(~0u, lengths_, at_);
-      if (length_ == 0) continue;
-      begin_ = __shfl_sync(~0u, begins_, at_);
-      return true;
+      if (length() > 0) return true;
     }
   }
 
-  __device__ Item item() const { return Item(items_, n_); }
-  __device__ int64_t begin() const { return begin_; }  // the first token
-  __device__ int length() const { return length_; }
+  __device__ Item item() const {
+    const unsigned head = Current(heads_);
+    return Item(items_, {Current(chunks_), head >> 16, head & 0xffff});
+  }
+  __device__ int64_t begin() const { return Current(begins_); }  // the first token
+  __device__ int length() const { return Current(lengths_); }
 
  private:
+  template <typename V>
+  __device__ V Current(V by_lane) const {
+    return __shfl_sync(~0u, by_lane, at_);
+  }
+
   __device__ void LookUp() {
     const unsigned n = n_ + threadIdx.x % 32 * step_;
     lengths_ = 0;
     if (n >= items_.count()) return;
-    const ChunkTile tile = TileOf(p_.rule.rows, p_.chunks, Item(items_, n).chunk);
+    const Place at = items_.place(n);
+    chunks_ = at.chunk;
+    heads_ = at.key_head << 16 | at.piece;
+    const ChunkTile tile = TileOf(p_.rule.rows, p_.chunks, at.chunk);
     begins_ = tile.begin;
     if (p_.rule.rows.slot(tile.row) >= 0) lengths_ = tile.length;
   }
@@ -89,10 +105,11 @@ class Upcoming {
   unsigned step_;
   unsigned n_;
   int at_ = -1;
-  int64_t begins_ = 0;  // by lane
-  int lengths_ = 0;     // by lane; 0: PAD
-  int64_t begin_ = 0;
-  int length_ = 0;
+  // By lane.
+  unsigned chunks_ = 0;
+  unsigned heads_ = 0;  // key head, in the lower half the piece of its group
+  int64_t begins_ = 0;
+  int lengths_ = 0;  // 0: PAD
 };
 
 }  // namespace gdn::cuda::prepare

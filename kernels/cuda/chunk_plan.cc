@@ -1,16 +1,18 @@
 #include "kernels/cuda/chunk_plan.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace gdn::cuda {
 namespace {
 
 // Measured on an H200. The times are in µs: of one SM for a chunk and key head and for each value
 // head with it, and of the chain from chunk to chunk.
-constexpr double kPrepareKeyHead = 1.3;
-constexpr double kPrepareValueHead = 2.6;
+constexpr double kPrepareKeyHead = 1.6;
+constexpr double kPrepareValueHead = 1.25;
 constexpr double kChainChunk = 0.92;
-constexpr int64_t kBesideRow = 32;  // chunks that are worth a launch of their own
+constexpr double kSmallLead = 0.1;  // of the chunks: not worth a launch of its own
+constexpr int64_t kBesideRow = 32;  // chunks that are
 constexpr int64_t kLongRow = 8;     // chunks beside which a row's beginning is short
 
 }  // namespace
@@ -28,11 +30,16 @@ ChunkPlan PlanChunks(const Heads& heads, int64_t rows, int64_t chunks, int sms) 
   // A single row leaves SMs, which prepare what it comes to later.
   if (rows != 1 || chunks < kBesideRow || 2 * chains > sms - 2) return plan;
   plan.beside_blocks = static_cast<int>((sms - 2 * chains) / 2 * 2);
-  const double work = heads.key_heads * (kPrepareKeyHead + kPrepareValueHead * group);
-  const double beside = kChainChunk * plan.beside_blocks / work;  // of the chunks
-  plan.lead_chunks = beside >= 1 ? 0 : chunks - static_cast<int64_t>(chunks * beside);
-  // Where the chain is the slower, what counts is how soon its first chunks are there.
-  if (plan.lead_chunks == 0) plan.item_heads = 1;
+  // Of the chunks, what can be prepared while the chain goes through all of them.
+  const auto beside = [&](int item_heads) {
+    const int pieces = (group + item_heads - 1) / item_heads;
+    const double work = kPrepareKeyHead * pieces + kPrepareValueHead * group;
+    return kChainChunk * plan.beside_blocks / (heads.key_heads * work);
+  };
+  // Where the chain is the slower all the same, what counts is how soon its first chunks are there.
+  if (beside(1) >= 1) plan.item_heads = 1;
+  const double lead = 1.0 - beside(plan.item_heads);
+  plan.lead_chunks = lead < kSmallLead ? 0 : static_cast<int64_t>(std::ceil(chunks * lead));
   return plan;
 }
 

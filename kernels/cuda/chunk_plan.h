@@ -7,7 +7,7 @@
 
 namespace gdn::cuda {
 
-inline constexpr int kMaxItemHeads = 4;
+inline constexpr int kMaxItemHeads = 2;
 
 // The first `lead_chunks` chunks are prepared on all SMs, the others beside the chain.
 struct ChunkPlan {

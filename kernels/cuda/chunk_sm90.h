@@ -29,7 +29,8 @@
 
 namespace gdn::cuda {
 
-inline constexpr int kSm90Dim = 128;  // K and V
+inline constexpr int kSm90Dim = 128;     // K and V
+inline constexpr int kPrepareWarps = 4;  // that prepare a chunk and head
 
 // What the chain multiplies a chunk's tokens by.
 struct ChunkFactors {
@@ -47,7 +48,7 @@ struct ChunkWorkspace {
   void* k = nullptr;                // in panels  [chunks, H] of [64, K]; of fp16, normalised
   void* q = nullptr;                // in panels  [chunks, H] of [64, K]
   ChunkFactors* factors = nullptr;  // [chunks, HV]
-  unsigned* ready = nullptr;        // [chunks, HV]: 1 once all of it has been written
+  unsigned* ready = nullptr;        // [chunks, HV]: warps whose part has been written
 };
 
 struct ChunkSm90Params {

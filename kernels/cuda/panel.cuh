@@ -73,14 +73,6 @@ __device__ __forceinline__ void LoadPanels(uint32_t to, const T* from, int64_t s
   }
 }
 
-// `count` pieces as they lie, by kThreads threads.
-template <int kThreads, int kCount>
-__device__ __forceinline__ void StorePieces(const uint4* from, uint4* to) {
-  const int first = static_cast<int>(threadIdx.x) % kThreads;
-#pragma unroll
-  for (int e = 0; e < kCount; e += kThreads) to[first + e] = from[first + e];
-}
-
 // x *= rsqrt(sum of x² + eps) for 16 rows of two panels, by one warp; half of it takes a row.
 template <typename T>
 __device__ __forceinline__ void NormalizeRows(uint4* panels, int first) {

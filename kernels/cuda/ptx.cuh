@@ -76,8 +76,8 @@ __device__ __forceinline__ unsigned LoadAcquire(const unsigned* from) {
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
   return value;
 }
-__device__ __forceinline__ void StoreRelease(unsigned* to, unsigned value) {
-  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+__device__ __forceinline__ void AddRelease(unsigned* to, unsigned value) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
 }
 
 // 16 bytes that are read once: not kept in L1, and not moved by the compiler.
@@ -137,6 +137,10 @@ __device__ __forceinline__ void MmaTf32(float (&d)[4], float a0, float a1, float
 // To eleven bits of significand: the products drop the bits below.
 __device__ __forceinline__ float RoundToTf32(float x) {
   return __uint_as_float(__float_as_uint(x) + 0x1000);
+}
+// Without those bits, where the number has another use beside products.
+__device__ __forceinline__ float ToTf32(float x) {
+  return __uint_as_float((__float_as_uint(x) + 0x1000) & 0xffffe000u);
 }
 
 // Two fp32 as one register of T, `low` in its lower half.
@@ -227,6 +231,15 @@ __device__ __forceinline__ void CopyAsyncFloat(uint32_t to, const float* from, b
 __device__ __forceinline__ void CopyAsyncArrive(uint32_t barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
 }
+// Makes a group of this thread's copies since the last one, perhaps of none.
+__device__ __forceinline__ void CopyAsyncCommit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+// Waits for all groups of this thread but the last `kPending`.
+template <int kPending>
+__device__ __forceinline__ void CopyAsyncWait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
 // Waits for all such copies of this thread.
 __device__ __forceinline__ void CopyAsyncWait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
@@ -304,6 +317,11 @@ __device__ __forceinline__ void AsyncProxyFenceGlobal() {
   asm volatile("fence.proxy.async.global;" ::: "memory");
 }
 // `bytes` (a multiple of 16) from shared to global memory.
+__device__ __forceinline__ void StoreBulk(void* to, uint32_t from, unsigned bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from),
+               "r"(bytes)
+               : "memory");
+}
 __device__ __forceinline__ void StoreBulk(void* to, uint32_t from, unsigned bytes,
                                           uint64_t policy) {
   asm volatile(
@@ -323,6 +341,10 @@ __device__ __forceinline__ void StoreBulkWaitRead() {
 // Waits until this thread's bulk stores are done.
 __device__ __forceinline__ void StoreBulkWait() {
   asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+}
+// Brings the line of an address into L2, some time.
+__device__ __forceinline__ void Prefetch(const void* from) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(from) : "memory");
 }
 // Brings `bytes` (a multiple of 16) into L2, some time.
 __device__ __forceinline__ void PrefetchBulk(const void* from, unsigned bytes) {

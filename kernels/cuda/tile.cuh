@@ -75,4 +75,15 @@ __device__ __forceinline__ void SetSum(float (&d)[N], int tile, const TileSum& s
   }
 }
 
+// The same for one tile of them: += a * bᵀ
+template <typename T, int N>
+__device__ __forceinline__ void MultiplyAdd(float (&d)[N], int tile, const LeftTile& a,
+                                            const Tile& b) {
+  const auto four = [&](int first) -> float(&)[4] {
+    return *reinterpret_cast<float(*)[4]>(d + first);
+  };
+  Mma<T>(four(8 * tile), a.r.x, a.r.y, a.r.z, a.r.w, b.x, b.y);
+  Mma<T>(four(8 * tile + 4), a.r.x, a.r.y, a.r.z, a.r.w, b.z, b.w);
+}
+
 }  // namespace gdn::cuda

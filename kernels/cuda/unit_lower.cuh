@@ -1,59 +1,48 @@
-// The inverse of a unit lower triangular 64 x 64 matrix in shared memory, by 128 threads.
+// The inverse of a unit lower triangular 64 x 64 matrix I + A by tiles of 16 x 16, by four warps.
+//
+// With D_i the inverses of the diagonal's tiles and U the transpose of the whole inverse,
+//   U_jj = D_jᵀ,  U_ji = -(sum over j <= l < i of U_jl A_ilᵀ) D_iᵀ  for i > j
+// A warp has the tiles of one j to itself, so that all it needs of the others is what lies in
+// memory before it begins; each sum is the next product's left operand as it comes.
 #pragma once
 
 #include "kernels/cuda/tile.cuh"
 
 namespace gdn::cuda {
 
-// Floats from row to row: whole 16 bytes, and rows 0..3 lie 8 banks apart.
-inline constexpr int kLowerStride = 72;
+inline constexpr int kLowerBlocks = 4;
 
-// (I + A)^-1 of a 16 x 16 diagonal block by one warp, in place; a lane of each half takes column j.
-//   M_ij = [i = j] - sum over l < i of A_il * M_lj
-// Only A's strict lower triangle is read; the inverse is written whole.
-__device__ __forceinline__ void InvertDiagonalTile(float* a) {
+// A tile in memory: its quarters of 8 x 8 one after another, those of the upper rows first.
+using LowerTile = float2[4][32];
+
+// -A below the diagonal and on it: as it comes in the diagonal's tiles, until these are D; of
+// tf32's precision elsewhere.
+struct LowerTiles {
+  LowerTile tiles[kLowerBlocks * (kLowerBlocks + 1) / 2];
+  float unused[16];  // another matrix behind this one lies in other banks
+
+  __device__ LowerTile& at(int i, int j) { return tiles[i * (i + 1) / 2 + j]; }
+  __device__ const LowerTile& at(int i, int j) const { return tiles[i * (i + 1) / 2 + j]; }
+};
+
+__device__ __forceinline__ void StoreSum(const TileSum& s, LowerTile& to) {
   const int lane = threadIdx.x % 32;
-  const int j = lane % kTileDim;
-  const uint32_t rows = SharedAddress(a);
-  float m[kTileDim];
-#pragma unroll
-  for (int i = 0; i < kTileDim; ++i) {
-    float sum[4] = {i == j ? 1.0f : 0.0f, 0.0f, 0.0f, 0.0f};
-#pragma unroll
-    for (int l = 0; l < i; l += 4) {
-      const float4 row = LoadSharedFloats(rows + (i * kLowerStride + l) * sizeof(float));
-      sum[0] = fmaf(-row.x, m[l], sum[0]);
-      if (l + 1 < i) sum[1] = fmaf(-row.y, m[l + 1], sum[1]);
-      if (l + 2 < i) sum[2] = fmaf(-row.z, m[l + 2], sum[2]);
-      if (l + 3 < i) sum[3] = fmaf(-row.w, m[l + 3], sum[3]);
-    }
-    m[i] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-  }
-  __syncwarp();
-#pragma unroll
-  for (int i = 0; i < kTileDim; ++i) {
-    if (lane < kTileDim) a[i * kLowerStride + j] = m[i];
-  }
+  to[0][lane] = {s.left[0], s.left[1]};
+  to[1][lane] = {s.right[0], s.right[1]};
+  to[2][lane] = {s.left[2], s.left[3]};
+  to[3][lane] = {s.right[2], s.right[3]};
 }
 
-// The tile of fp32 at `a` in memory.
-__device__ __forceinline__ TileSum LoadSum(const float* a) {
+__device__ __forceinline__ TileSum LoadSum(const LowerTile& from) {
   const int lane = threadIdx.x % 32;
-  const float* p = a + lane / 4 * kLowerStride + lane % 4 * 2;
-  const float2 x = *reinterpret_cast<const float2*>(p);
-  const float2 y = *reinterpret_cast<const float2*>(p + 8);
-  const float2 z = *reinterpret_cast<const float2*>(p + 8 * kLowerStride);
-  const float2 w = *reinterpret_cast<const float2*>(p + 8 * kLowerStride + 8);
+  const float2 x = from[0][lane], y = from[1][lane], z = from[2][lane], w = from[3][lane];
   return {{x.x, x.y, z.x, z.y}, {y.x, y.y, w.x, w.y}};
 }
 
-// The transpose of the tile at `a` in memory.
-__device__ __forceinline__ TileSum LoadSumTransposed(const float* a) {
+__device__ __forceinline__ TileSum LoadSumTransposed(const LowerTile& from) {
   const int lane = threadIdx.x % 32;
-  const float* p = a + lane % 4 * 2 * kLowerStride + lane / 4;
-  const float* q = p + 8 * kLowerStride;
-  return {{p[0], p[kLowerStride], p[8], p[kLowerStride + 8]},
-          {q[0], q[kLowerStride], q[8], q[kLowerStride + 8]}};
+  const float* x = &from[0][0].x + lane % 4 * 16 + lane / 4;
+  return {{x[0], x[8], x[64], x[72]}, {x[128], x[136], x[192], x[200]}};
 }
 
 __device__ __forceinline__ TileSum Rounded(TileSum s) {
@@ -74,68 +63,82 @@ __device__ __forceinline__ void MultiplyAdd(TileSum& sum, const TileSum& a, cons
   MmaTf32(sum.right, a.right[0], a.right[2], a.right[1], a.right[3], b.right[2], b.right[3]);
 }
 
-// With blocks of kSize,
-//   [I + A11        ]^-1   [M11      ]
-//   [A21     I + A22]    = [M21   M22],  M21ᵀ = -(M11ᵀ A21ᵀ) M22ᵀ
-// so that each product's sums are the next one's operand. `a` holds M11, A21 and M22; a warp takes
-// rows j.. and columns i.. of -M21ᵀ. Tiles above the diagonal of M11 and M22 are not read.
-template <int kSize>
-__device__ __forceinline__ TileSum MultiplyBlocks(const float* a, int i, int j) {
-  constexpr int kTiles = kSize / kTileDim;
-  const float* a21 = a + kSize * kLowerStride;
-  const float* a22 = a21 + kSize;
-  TileSum product[kTiles];
+// The inverse of a quarter on the diagonal in its place, rounded, by eight lanes of a warp: each
+// takes a column j.
+//   D_ij = [i = j] - sum over l < i of A_il * D_lj
+// Only what lies below the diagonal is read. The warp's other lanes may take other quarters.
+__device__ __forceinline__ void InvertQuarter(float2 (&quarter)[32]) {
+  constexpr int kSize = kTileDim / 2;
+  const int j = threadIdx.x % kSize;
+  const uint32_t rows = SharedAddress(quarter);
+  float d[kSize];
 #pragma unroll
-  for (int l = 0; l < kSize; l += kTileDim) {
-    if (l < j) continue;
-    const TileSum m11 = Rounded(LoadSumTransposed(a + l * kLowerStride + j));
+  for (int i = 0; i < kSize; ++i) {
+    float even = i == j ? 1.0f : 0.0f;
+    float odd = 0.0f;
 #pragma unroll
-    for (int n = 0; n < kTiles; ++n) {
-      MultiplyAdd(product[n], m11, Rounded(LoadSum(a21 + n * kTileDim * kLowerStride + l)));
+    for (int l = 0; l < i; l += 4) {
+      const float4 row = LoadSharedFloats(rows + (i * kSize + l) * sizeof(float));
+      even = fmaf(row.x, d[l], even);
+      if (l + 1 < i) odd = fmaf(row.y, d[l + 1], odd);
+      if (l + 2 < i) even = fmaf(row.z, d[l + 2], even);
+      if (l + 3 < i) odd = fmaf(row.w, d[l + 3], odd);
     }
+    d[i] = even + odd;
   }
-  TileSum m21t;
+  __syncwarp();
+  float* column = &quarter[0].x + j;
 #pragma unroll
-  for (int n = 0; n < kTiles; ++n) {
-    if (n * kTileDim > i) continue;
-    MultiplyAdd(m21t, Rounded(product[n]), Rounded(LoadSum(a22 + i * kLowerStride + n * kTileDim)));
-  }
-  return m21t;
+  for (int i = 0; i < kSize; ++i) column[i * kSize] = ToTf32(d[i]);
 }
 
-// Writes M21 where `to` is its element (i, j).
-__device__ __forceinline__ void StoreNegatedTransposed(const TileSum& m21t, float* to) {
+// D of a diagonal's tile whose quarters on the diagonal have been inverted, by a warp:
+//   D_21ᵀ = -(D_11ᵀ A_21ᵀ) D_22ᵀ
+__device__ __forceinline__ void JoinQuarters(LowerTile& tile) {
   const int lane = threadIdx.x % 32;
-  float* p = to + lane % 4 * 2 * kLowerStride + lane / 4;
-#pragma unroll
-  for (int e = 0; e < 4; ++e) {
-    float* q = p + e % 2 * kLowerStride + e / 2 * 8;
-    q[0] = -m21t.left[e];
-    q[8 * kLowerStride] = -m21t.right[e];
-  }
+  const int transposed = lane % 4 * 16 + lane / 4;
+  const float* d11 = &tile[0][0].x + transposed;
+  float* d21 = &tile[2][0].x + transposed;
+  const float2 a21 = tile[2][lane];
+  const float2 d22 = tile[3][lane];
+  float product[4] = {};
+  MmaTf32(product, d11[0], 0.0f, d11[8], 0.0f, RoundToTf32(a21.x), RoundToTf32(a21.y));
+  float sum[4] = {};
+  MmaTf32(sum, RoundToTf32(product[0]), 0.0f, RoundToTf32(product[1]), 0.0f, d22.x, d22.y);
+  __syncwarp();
+  d21[0] = ToTf32(sum[0]);
+  d21[8] = ToTf32(sum[1]);
+  tile[1][lane] = {};
 }
 
-// In place, by four warps, this one `warp`, that `sync()` brings together; ends with that. Nothing
-// above the diagonal's tiles is read or written.
+// D of the diagonal's tile (i, i) of two matrices in its place, rounded, by a warp.
+__device__ __forceinline__ void InvertDiagonalTiles(LowerTiles (&lower)[2], int i) {
+  const int lane = threadIdx.x % 32;
+  InvertQuarter(lower[lane / 16].at(i, i)[lane / 8 % 2 * 3]);
+  __syncwarp();
+  JoinQuarters(lower[0].at(i, i));
+  JoinQuarters(lower[1].at(i, i));
+}
+
+// Calls take(i, U_ji) for the warp's j and i = j.., one after another; `i` is known to the
+// compiler.
 template <typename F>
-__device__ __forceinline__ void InvertUnitLower(float* a, int warp, F&& sync) {
-  constexpr int kHalf = 32;
-  const auto diagonal = [&](int row) { return a + row * (kLowerStride + 1); };
-  InvertDiagonalTile(diagonal(warp * kTileDim));
-  sync();
-  if (warp < 2) {
-    float* half = diagonal(warp * kHalf);
-    const TileSum m21t = MultiplyBlocks<kTileDim>(half, 0, 0);
-    __syncwarp();
-    StoreNegatedTransposed(m21t, half + kTileDim * kLowerStride);
+__device__ __forceinline__ void InvertColumns(const LowerTiles& lower, int j, F&& take) {
+  TileSum sums[kLowerBlocks];
+#pragma unroll
+  for (int l = 0; l < kLowerBlocks; ++l) {
+    if (l < j) continue;
+    TileSum u;
+    if (l == j) {
+      u = LoadSumTransposed(lower.at(l, l));
+    } else {
+      MultiplyAdd(u, Rounded(sums[l]), LoadSum(lower.at(l, l)));
+    }
+    const TileSum left = Rounded(u);
+#pragma unroll
+    for (int i = l + 1; i < kLowerBlocks; ++i) MultiplyAdd(sums[i], left, LoadSum(lower.at(i, l)));
+    take(l, u);
   }
-  sync();
-  const int j = warp % 2 * kTileDim;
-  const int i = warp / 2 * kTileDim;
-  const TileSum m21t = MultiplyBlocks<kHalf>(a, i, j);
-  sync();
-  StoreNegatedTransposed(m21t, a + (kHalf + i) * kLowerStride + j);
-  sync();
 }
 
 }  // namespace gdn::cuda

@@ -48,14 +48,22 @@ TEST(ChunkPlan, IsSoundForEveryBatch) {
 TEST(ChunkPlan, OneLongRowIsPreparedBesideItsChain) {
   const ChunkPlan plan = PlanChunks(Layer(16, 32), 1, 128, kSms);
   EXPECT_EQ(plan.beside_blocks, 68);
+  EXPECT_EQ(plan.lead_chunks, 0);
+  EXPECT_EQ(plan.item_heads, 2);
+}
+
+TEST(ChunkPlan, MoreHeadsThanCanBePreparedBesideTheirChainsNeedALead) {
+  const ChunkPlan plan = PlanChunks(Layer(16, 48), 1, 128, kSms);
+  EXPECT_EQ(plan.beside_blocks, 36);
   EXPECT_GT(plan.lead_chunks, 0);
   EXPECT_LT(plan.lead_chunks, 128);
   EXPECT_EQ(plan.item_heads, 2);
 }
 
 TEST(ChunkPlan, TheLeadIsTheSameShareOfEveryLength) {
-  const ChunkPlan plan = PlanChunks(Layer(16, 32), 1, 1000, kSms);
-  const ChunkPlan longer = PlanChunks(Layer(16, 32), 1, 16000, kSms);
+  const ChunkPlan plan = PlanChunks(Layer(16, 48), 1, 1000, kSms);
+  const ChunkPlan longer = PlanChunks(Layer(16, 48), 1, 16000, kSms);
+  EXPECT_GT(plan.lead_chunks, 0);
   EXPECT_NEAR(static_cast<double>(longer.lead_chunks) / 16000,
               static_cast<double>(plan.lead_chunks) / 1000, 0.01);
 }
