@@ -1,276 +1,59 @@
-#include "kernels/cuda/chunk_chain_copies.cuh"
+#include "kernels/cuda/chunk_chain_advance.cuh"
+#include "kernels/cuda/chunk_segments_sm90.h"
 #include "kernels/cuda/chunk_sm90.h"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/warpgroup.cuh"
 
 namespace gdn::cuda {
 namespace chain {
 namespace {
 
-// ---- the warps that advance the state
-
-template <typename S>
-__device__ __forceinline__ float2 LoadPair(const S* p) {
-  if constexpr (sizeof(S) == 4) {
-    return *reinterpret_cast<const float2*>(p);
-  } else {
-    return Unpack(*reinterpret_cast<const uint32_t*>(p), S{});
-  }
+// A row's state in the pool, from the warp's first row of a head on; null where there is no pool.
+template <typename S, typename Form>
+__device__ __forceinline__ S* PoolRows(const ChunkSm90Params& p, const Work& work) {
+  if (p.rule.ssm.data == nullptr) return nullptr;
+  return static_cast<S*>(p.rule.ssm.data) + p.rule.rows.slot(work.row) * p.rule.ssm.slot_stride +
+         (int64_t{work.head} * kSm90Dim + FirstRow<Form>()) * kSm90Dim;
 }
 
-template <typename S>
-__device__ __forceinline__ void StorePair(S* p, float a, float b) {
-  if constexpr (sizeof(S) == 4) {
-    *reinterpret_cast<float2*>(p) = {a, b};
-  } else {
-    *reinterpret_cast<uint32_t*>(p) = PackPair<S>(a, b);
-  }
-}
-
-using State = float[kSm90Dim / 2];  // a thread's part of kRows x K, transposed
-using Tokens = float[kChunk / 2];   // a thread's part of kRows x 64 tokens, transposed
-using Operand = uint4[kDimTiles];   // the state as a left operand
-
-// Calls f(element of the slot's [V][K] slice, first of the pair of sums) for the lane's pairs.
-template <typename F>
-__device__ __forceinline__ void ForEachPair(State& s, F&& f) {
-  const int lane = threadIdx.x % 32;
-  const int at = lane / 4 * kSm90Dim + lane % 4 * 2;
-#pragma unroll
-  for (int c = 0; c < 2 * kDimTiles; ++c) {
-    f(at + c * 8, s + 4 * c);
-    f(at + c * 8 + 8 * kSm90Dim, s + 4 * c + 2);
-  }
-}
-
-// What the lane's tokens are multiplied by. Loaded before a wait, they are there after it.
-struct Factors {
-  float2 pairs[kChunk / 8];
-
-  explicit __device__ Factors(const float* from) {
-#pragma unroll
-    for (int j = 0; j < kChunk / 8; ++j) {
-      pairs[j] = reinterpret_cast<const float2*>(from)[j * 4 + threadIdx.x % 4];
-    }
-  }
-
-  // Multiplies each token's sums by its factor.
-  __device__ __forceinline__ void Scale(Tokens& d) const {
-#pragma unroll
-    for (int e = 0; e < kChunk / 2; ++e) d[e] *= e % 2 == 0 ? pairs[e / 4].x : pairs[e / 4].y;
-  }
-};
-
-// d = S * bᵀ for the 64 rows of b, which lies in two panels; begins it only.
-template <typename T>
-__device__ __forceinline__ void MultiplyState(const Operand& s, const uint4* b, Tokens& d) {
-  const uint64_t panels = RowsAreN(SharedAddress(b));
-  constexpr int kPanelTiles = kDimTiles / 2;
-  WarpgroupMma<T, false>(d, s[0], panels);
-#pragma unroll
-  for (int c = 1; c < kDimTiles; ++c) {
-    WarpgroupMma<T>(d, s[c], panels + (c / kPanelTiles) * (8192 / 16) + c % kPanelTiles * 2);
-  }
-  WarpgroupCommit();
-}
-
-// Where this lane loads and stores eight of a token's values, of 16 bits, among the warp's rows.
-__device__ __forceinline__ uint32_t ValueAddress(const unsigned char* tokens) {
-  const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  return SharedAddress(tokens) + (lane / 16 * 8 + lane % 8) * kValueStride +
-         (warp * kTileDim + lane / 8 % 2 * 8) * 2;
-}
-
-// The values of 64 tokens in the places of sums.
-template <typename T>
-__device__ __forceinline__ void UnpackValues(const unsigned char* tokens, Tokens& v) {
-  const uint32_t address = ValueAddress(tokens);
-#pragma unroll
-  for (int t = 0; t < kBlocks; ++t) {
-    const uint4 r = LoadMatricesTransposed(address + t * kTileDim * kValueStride);
-    const uint32_t pairs[4] = {r.x, r.y, r.z, r.w};
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const float2 pair = Unpack(pairs[e], T{});
-      v[8 * t + 2 * e] = pair.x;
-      v[8 * t + 2 * e + 1] = pair.y;
-    }
-  }
-}
-
-// Sums of 64 tokens as rows of tokens.
-template <typename Out>
-__device__ __forceinline__ void StoreOutput(const Tokens& o, unsigned char* tokens) {
-  if constexpr (sizeof(Out) == 2) {
-    const uint32_t address = ValueAddress(tokens);
-#pragma unroll
-    for (int t = 0; t < kBlocks; ++t) {
-      StoreMatricesTransposed(address + t * kTileDim * kValueStride, PackLeft<Out>(SumOf(o, t)).r);
-    }
-  } else {
-    const int lane = threadIdx.x % 32;
-    const int warp = threadIdx.x / 32;
-    unsigned char* to = tokens + lane % 4 * 2 * kOutStride<Out> +
-                        (warp * kTileDim + lane / 4) * static_cast<int>(sizeof(Out));
-#pragma unroll
-    for (int e = 0; e < kChunk / 2; ++e) {
-      const int token = e / 4 * 8 + e % 2;
-      *reinterpret_cast<float*>(to + token * kOutStride<Out> + e / 2 % 2 * 8 * sizeof(float)) =
-          o[e];
-    }
-  }
-}
-
-// This thread has used what `empty` guards; the cluster's other block hears it from the warp.
-__device__ __forceinline__ void Release(const uint64_t* empty) {
-  const uint32_t barrier = SharedAddress(empty);
-  BarrierArrive(barrier);
-  __syncwarp();
-  if (threadIdx.x % 32 == 0) BarrierArrivePeer(PeerAddress(barrier, ClusterRank() ^ 1));
-}
-
-// A row's chunks. Each has four products one after another, while the threads do what lies between:
-//   U = S kᵀ;  O = S qᵀ;  S += Y X with Y = v + for_y * U;  O = for_o * O + Y Pᵀ
-// all transposed, so that S and Y keep to registers. U of the next chunk is begun before the end of
-// one; of the last chunk it is of whatever lies there, and of no use.
-template <typename T, typename Out>
-__device__ __forceinline__ void AdvanceRow(const Work& work, Turn<kStages>& turn,
-                                           Turn<kOutBuffers<Out>>& o_turn, Shared& shared,
-                                           State& s) {
-  Barriers& barriers = shared.barriers;
-  Operand left;
-  Tokens u;
-  const auto begin_next = [&](const Stage& stage, bool any) {
-#pragma unroll
-    for (int c = 0; c < kDimTiles; ++c) left[c] = PackLeft<T>(SumOf(s, c)).r;
-    WarpgroupTouch(left);
-    WarpgroupFence();
-    MultiplyState<T>(left, stage.k, u);
-    const float decay = any ? stage.factors.decay : 1.0f;
-#pragma unroll
-    for (int e = 0; e < kSm90Dim / 2; ++e) s[e] *= decay;
-  };
-  BarrierWait(SharedAddress(&barriers.begin_full[turn.at]), turn.parity);
-  begin_next(shared.stages[turn.at], true);
-#pragma unroll 1
-  for (int n = 0; n < work.chunks; ++n) {
-    Stage& stage = shared.stages[turn.at];
-    const int current = turn.at;
-    Tokens v;
-    UnpackValues<T>(stage.v, v);
-    const Factors for_y(stage.factors.for_y);
-    BarrierWait(SharedAddress(&barriers.end_full[current]), turn.parity);
-    turn.Next();
-    WarpgroupWait();
-    WarpgroupTouch(u);
-
-    Tokens o;
-    WarpgroupFence();
-    MultiplyState<T>(left, stage.q, o);
-    for_y.Scale(u);
-    uint4 y[kBlocks];
-#pragma unroll
-    for (int e = 0; e < kChunk / 2; ++e) v[e] += u[e];
-#pragma unroll
-    for (int t = 0; t < kBlocks; ++t) y[t] = PackLeft<T>(SumOf(v, t)).r;
-    const uint64_t x = RowsAreK(SharedAddress(stage.x));
-    WarpgroupTouch(y);
-    WarpgroupTouch(s);
-    WarpgroupFence();
-#pragma unroll
-    for (int t = 0; t < kBlocks; ++t) WarpgroupMma<T>(s, y[t], x + t * (kTileDim * 128 / 16));
-    WarpgroupCommit();
-    Release(&barriers.begin_empty[current]);
-    const Factors for_o(stage.factors.for_o);
-
-    WarpgroupWait<1>();
-    WarpgroupTouch(o);
-    for_o.Scale(o);
-    const uint64_t p = RowsAreN(SharedAddress(stage.p));
-    WarpgroupTouch(o);
-    WarpgroupFence();
-#pragma unroll
-    for (int t = 0; t < kBlocks; ++t) WarpgroupMma<T>(o, y[t], p + t * 2);
-    WarpgroupCommit();
-    const bool more = n + 1 < work.chunks;
-    if (more) BarrierWait(SharedAddress(&barriers.begin_full[turn.at]), turn.parity);
-    WarpgroupWait<1>();
-    WarpgroupTouch(s);
-    begin_next(shared.stages[turn.at], more);
-
-    WarpgroupWait<1>();
-    WarpgroupTouch(o);
-    Release(&barriers.end_empty[current]);
-    if (o_turn.again) {
-      BarrierWait(SharedAddress(&barriers.o_empty[o_turn.at]), o_turn.parity ^ 1);
-    }
-    StoreOutput<Out>(o, shared.o + o_turn.at * kChunk * kOutStride<Out>);
-    BarrierArrive(SharedAddress(&barriers.o_full[o_turn.at]));
-    o_turn.Next();
-  }
-  WarpgroupWait();
-  WarpgroupTouch(u);
-}
-
-template <typename T, typename Out, typename S>
-__device__ void Advance(const ChunkSm90Params& p, Shared& shared) {
-  Turn<kStages> turn;
-  Turn<kOutBuffers<Out>> o_turn;
-  const int row = static_cast<int>(ClusterRank()) * kRows + threadIdx.x / 32 * kTileDim;
-  ForEachWork(p, [&](const Work& work) {
+template <typename T, typename Form, typename S>
+__device__ void Advance(const ChunkSm90Params& p, const Range& range, Shared<Form>& shared) {
+  Turn<Form::kStages> turn;
+  Turn<kOutBuffers<typename Form::Out>> o_turn;
+  if (range.begin > 0) GridDependencyWait();  // for what they begin with
+  ForEachWork(p, range, [&](const Work& work) {
     if (work.pad || work.chunks == 0) return;
-    S* pool = static_cast<S*>(p.rule.ssm.data);
-    if (pool != nullptr) {
-      pool += p.rule.rows.slot(work.row) * p.rule.ssm.slot_stride +
-              (int64_t{work.head} * kSm90Dim + row) * kSm90Dim;
-    }
-    State s;
-#pragma unroll
-    for (int e = 0; e < kSm90Dim / 2; ++e) s[e] = 0.0f;
-    if (pool != nullptr && p.rule.rows.has_state(work.row)) {
-      ForEachPair(s, [&](int at, float* pair) {
-        const float2 x = LoadPair(pool + at);
-        pair[0] = x.x;
-        pair[1] = x.y;
-      });
+    S* pool = PoolRows<S, Form>(p, work);
+    State s = {};
+    if (work.segment > 0) {
+      LoadState(SegmentRows<Form>(p, p.workspace.starts, work.segment, work.head), s);
+    } else if (pool != nullptr && p.rule.rows.has_state(work.row)) {
+      LoadState(pool, s);
     }
     WarpgroupTouch(s);
-    AdvanceRow<T, Out>(work, turn, o_turn, shared, s);
-    if (pool == nullptr) return;
-    ForEachPair(s, [&](int at, const float* pair) { StorePair(pool + at, pair[0], pair[1]); });
+    AdvanceRow<T, Form>(work.chunks, true, turn, o_turn, shared, s);
+    if (!work.last) {
+      StoreState(s, SegmentRows<Form>(p, p.workspace.starts, work.segment + 1, work.head));
+    } else if (pool != nullptr) {
+      StoreState(s, pool);
+    }
   });
 }
 
-// ---- the kernel
-
-__device__ void InitBarriers(Barriers& barriers) {
-  const auto init = [](auto& of_stages, unsigned arrivals) {
-    for (uint64_t& barrier : of_stages) BarrierInit(SharedAddress(&barrier), arrivals);
-  };
-  init(barriers.begin_full, 1 + 32);
-  init(barriers.begin_empty, kWarps * 32 + kWarps);
-  init(barriers.end_full, 1);
-  init(barriers.end_empty, kWarps * 32 + kWarps);
-  init(barriers.o_full, kWarps * 32);
-  init(barriers.o_empty, 1);
-  BarrierInitFence();
-}
-
-template <typename T, typename Out, typename S>
-__global__ void __cluster_dims__(kHalves, 1, 1) __launch_bounds__(kThreads, 1)
-    ChainKernel(ChunkSm90Params p) {
+template <typename T, typename Form, typename S>
+__global__ void __cluster_dims__(kPair, 1, 1) __launch_bounds__(Form::kThreads, 1)
+    ChainKernel(ChunkSm90Params p, Range range) {
   extern __shared__ __align__(1024) unsigned char dynamic[];
-  Shared& shared = *reinterpret_cast<Shared*>(dynamic);
+  Shared<Form>& shared = *reinterpret_cast<Shared<Form>*>(dynamic);
   const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x / 32), 0);  // uniform
-  if (threadIdx.x == 0) InitBarriers(shared.barriers);
+  if (threadIdx.x == 0) InitBarriers(shared);
   ClusterSync();
-  if (warp < kWarps) {
-    Advance<T, Out, S>(p, shared);
-  } else if (warp == kLoadWarp) {
-    Load<T>(p, shared);
-  } else if (warp == kStoreWarp) {
-    Store<Out>(p, shared);
+  if (range.end < p.segments.count) GridDependencyLaunch();
+  if (warp < Form::kWarps) {
+    Advance<T, Form, S>(p, range, shared);
+  } else if (warp == Form::kWarps) {
+    Load<T, Form>(p, range, shared);
+  } else {
+    Store<Form>(p, range, shared);
   }
   __syncwarp();
   ClusterSync();
@@ -278,30 +61,41 @@ __global__ void __cluster_dims__(kHalves, 1, 1) __launch_bounds__(kThreads, 1)
 }
 
 template <typename T, typename Out, typename S>
-cudaError_t Launch(const ChunkSm90Params& p, cudaStream_t stream) {
-  const int64_t blocks = p.plan.chain_clusters * kHalves;
-  return LaunchDependent(ChainKernel<T, Out, S>, dim3(static_cast<unsigned>(blocks)), kThreads,
-                         sizeof(Shared), stream, p);
+cudaError_t Launch(const ChunkSm90Params& p, const Range& range, cudaStream_t stream) {
+  using Form = WithOutput<Out>;
+  const int64_t clusters = p.segments.count == 1 ? p.plan.chain_clusters : WorkCount(p, range);
+  return LaunchDependent(ChainKernel<T, Form, S>, dim3(static_cast<unsigned>(clusters * kPair)),
+                         Form::kThreads, sizeof(Shared<Form>), stream, p, range);
 }
 
 template <typename T, typename Out>
-cudaError_t LaunchState(const ChunkSm90Params& p, cudaStream_t stream) {
-  return p.rule.ssm.type == DType::kBf16 ? Launch<T, Out, __nv_bfloat16>(p, stream)
-                                         : Launch<T, Out, float>(p, stream);
+cudaError_t LaunchState(const ChunkSm90Params& p, const Range& range, cudaStream_t stream) {
+  return p.rule.ssm.type == DType::kBf16 ? Launch<T, Out, __nv_bfloat16>(p, range, stream)
+                                         : Launch<T, Out, float>(p, range, stream);
 }
 
 template <typename T>
-cudaError_t LaunchOut(const ChunkSm90Params& p, cudaStream_t stream) {
-  return p.rule.o_type == DType::kFp32 ? LaunchState<T, float>(p, stream)
-                                       : LaunchState<T, T>(p, stream);
+cudaError_t LaunchOut(const ChunkSm90Params& p, const Range& range, cudaStream_t stream) {
+  return p.rule.o_type == DType::kFp32 ? LaunchState<T, float>(p, range, stream)
+                                       : LaunchState<T, T>(p, range, stream);
+}
+
+// The chain of the segments `range`.
+cudaError_t Chain(const ChunkSm90Params& p, const Range& range, cudaStream_t stream) {
+  return p.rule.io == DType::kFp16 ? LaunchOut<__half>(p, range, stream)
+                                   : LaunchOut<__nv_bfloat16>(p, range, stream);
 }
 
 }  // namespace
 }  // namespace chain
 
 cudaError_t ChunkChainSm90(const ChunkSm90Params& p, cudaStream_t stream) {
-  return p.rule.io == DType::kFp16 ? chain::LaunchOut<__half>(p, stream)
-                                   : chain::LaunchOut<__nv_bfloat16>(p, stream);
+  cudaError_t error = chain::Chain(p, {0, 1}, stream);
+  if (p.segments.count == 1) return error;
+  if (error == cudaSuccess) error = ChunkTracksSm90(p, stream);
+  if (error == cudaSuccess) error = ChunkComposeSm90(p, stream);
+  if (error == cudaSuccess) error = chain::Chain(p, {1, p.segments.count}, stream);
+  return error;
 }
 
 }  // namespace gdn::cuda

@@ -195,8 +195,13 @@ cudaError_t OnTensorCores(const ChunkGatedDeltaRuleParams& p, const Chunks& chun
     error = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device);
   }
   if (error != cudaSuccess) return error;
-  const ChunkSm90Params params = {p, chunks, ChunkSm90Workspace(p.heads, chunks.count, workspace),
-                                  PlanChunks(p.heads, p.rows.count, chunks.count, sms)};
+  ChunkSm90Params params = {p, chunks, ChunkSm90Workspace(p.heads, chunks.count, workspace), {}};
+  if (const auto cut = PlanSegments(p.heads, p.rows.count, chunks.count, sms)) {
+    params.plan = cut->chunks;
+    params.segments = cut->segments;
+  } else {
+    params.plan = PlanChunks(p.heads, p.rows.count, chunks.count, sms);
+  }
   error = ChunkPrepareSm90(params, stream);
   if (error == cudaSuccess) error = ChunkChainSm90(params, stream);
   return error;

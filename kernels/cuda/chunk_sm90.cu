@@ -13,6 +13,7 @@ bool Aligned(const void* data) {
 
 // Bytes of 64 x 128 elements.
 constexpr size_t kRecordBytes = size_t{kChunk} * kSm90Dim * 2;
+constexpr size_t kStateBytes = size_t{kSm90Dim} * kSm90Dim * sizeof(float);
 
 // Where the parts of the workspace lie, the largest first; `bytes` becomes their size.
 ChunkWorkspace LayOut(const Heads& heads, int64_t chunks, void* workspace, size_t* bytes) {
@@ -30,6 +31,12 @@ ChunkWorkspace LayOut(const Heads& heads, int64_t chunks, void* workspace, size_
   w.k = take(key_records, kRecordBytes);
   w.q = take(key_records, kRecordBytes);
   w.factors = static_cast<ChunkFactors*>(take(value_records, sizeof(ChunkFactors)));
+  const int64_t segments =
+      kLeastSegments * heads.value_heads > kMaxSegmentHeads || chunks < kLeastSegments
+          ? 0
+          : kMaxSegmentHeads;
+  w.starts = static_cast<float*>(take(segments, kStateBytes));
+  w.maps = static_cast<float*>(take(segments, kStateBytes));
   w.ready = static_cast<unsigned*>(take(value_records, sizeof(unsigned)));
   return w;
 }

@@ -16,6 +16,15 @@
 // beyond a row's end are zeros there. A chunk and head is marked ready once it is whole. The chain
 // waits for that and nothing waits for the chain, whose blocks begin once all blocks of prepare run
 // or have ended: so the wait ends, whatever else the device is at.
+//
+// A long row of few heads is cut into segments (segment_plan.h). What a segment makes of the state
+// it begins with is a product and a sum, of fp32 like the state, and is found before that state is:
+//   chain     of the first segment
+//   tracks    of the others but the last, beside it, and without output: the chain from zero, which
+//             ends with L, and from the unit matrix with v = 0, which ends with M
+//   compose   the state after a segment = the state before it * M + L, one segment after another
+//   chain     of all segments but the first, side by side
+// Each begins once the blocks of the one before run or have ended, and waits for no later one.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -24,6 +33,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/chunk_plan.h"
+#include "kernels/cuda/segment_plan.h"
 #include "kernels/ops/chunk_gated_delta_rule.h"
 #include "kernels/ops/chunk_indices.h"
 
@@ -49,6 +59,8 @@ struct ChunkWorkspace {
   void* q = nullptr;                // in panels  [chunks, H] of [64, K]
   ChunkFactors* factors = nullptr;  // [chunks, HV]
   unsigned* ready = nullptr;        // [chunks, HV]: warps whose part has been written
+  float* starts = nullptr;          // [segments, HV] of [V, K]: the states that they begin with
+  float* maps = nullptr;            // [segments, HV] of [K, K]: M
 };
 
 struct ChunkSm90Params {
@@ -56,6 +68,7 @@ struct ChunkSm90Params {
   Chunks chunks;
   ChunkWorkspace workspace;
   ChunkPlan plan;
+  Segments segments = {};  // of each row
 };
 
 inline constexpr int kChunkSm90Alignment = 16;  // bytes: of tensors, tokens and slots
@@ -70,6 +83,7 @@ size_t ChunkSm90WorkspaceBytes(const Heads& heads, int64_t chunks);
 ChunkWorkspace ChunkSm90Workspace(const Heads& heads, int64_t chunks, void* workspace);
 
 cudaError_t ChunkPrepareSm90(const ChunkSm90Params& p, cudaStream_t stream);
+// All that follows it: the chain of whole rows, or of segments and what brings these together.
 cudaError_t ChunkChainSm90(const ChunkSm90Params& p, cudaStream_t stream);
 
 }  // namespace gdn::cuda

@@ -95,6 +95,118 @@ TEST_P(Chunk128, OneLongRowOfManyHeads) {
   EXPECT_TRUE(Close(pool, truth_pool, in.pool_shape(), Within(2e-2)));
 }
 
+// One long row of few heads, which is cut into segments, against the recurrent oracle.
+class Chunk128Segments : public OpTest {
+ protected:
+  static constexpr Types kTypes = {DType::kBf16, DType::kBf16, DType::kFp32};
+
+  static DeltaInputs Inputs(int64_t tokens, DType io = DType::kBf16) {
+    DeltaInputs in(52, {{tokens}, {1, 2, 128, 128}}, io);
+    for (int64_t i = 0; i < in.g.size(); ++i) in.g.set(i, 1e-3f * in.g[i]);  // little is forgotten
+    in.rows.set_initial_state(true);
+    return in;
+  }
+
+  static void Check(const Implementation& impl, DeltaInputs& in, const Types& types = kTypes) {
+    const Tensor before = in.Pool(5, types.state);
+    Tensor truth_pool(DType::kFp32, before.size());
+    for (int64_t i = 0; i < before.size(); ++i) truth_pool.set(i, before[i]);
+    Tensor truth(DType::kFp32, in.rows.tokens() * in.value_stride());
+    oracle::FusedRecurrentGatedDeltaRule(
+        in.Bind<FusedRecurrentGatedDeltaRuleParams>(&truth_pool, &truth, true));
+    Tensor pool = before;
+    Tensor o(types.o, truth.size(), 99.0f);
+    impl.chunk(in.Bind<ChunkGatedDeltaRuleParams>(&pool, &o, true));
+    const Tolerance t = Within(types.io == DType::kFp16 ? 5e-3 : 2e-2);
+    EXPECT_TRUE(Close(o, truth, in.output_shape(), t));
+    EXPECT_TRUE(
+        Close(pool, truth_pool, in.pool_shape(), types.state == DType::kBf16 ? Within(2e-2) : t));
+
+    Tensor again_pool = before;
+    Tensor again(types.o, truth.size());
+    impl.chunk(in.Bind<ChunkGatedDeltaRuleParams>(&again_pool, &again, true));
+    EXPECT_EQ(again, o);
+    EXPECT_EQ(again_pool, pool);
+  }
+};
+GDN_ON_EVERY_IMPLEMENTATION(Chunk128Segments);
+
+TEST_P(Chunk128Segments, EndsOfEverySize) {
+  for (const int64_t tokens : {4096, 4097, 4159, 4160, 4161}) {
+    SCOPED_TRACE(tokens);
+    DeltaInputs in = Inputs(tokens);
+    Check(*GetParam(), in);
+  }
+}
+
+TEST_P(Chunk128Segments, EveryType) {
+  for (const DType io : {DType::kBf16, DType::kFp16}) {
+    for (const DType o : {io, DType::kFp32}) {
+      for (const DType state : {DType::kFp32, DType::kBf16}) {
+        DeltaInputs in = Inputs(4100, io);
+        Check(*GetParam(), in, {io, o, state});
+      }
+    }
+  }
+}
+
+// Where nothing is forgotten, all that the first segment leaves reaches the last.
+TEST_P(Chunk128Segments, GatesAndBetasAtTheirEnds) {
+  for (const float g : {0.0f, -1e-4f, -80.0f}) {
+    for (const float beta : {0.0f, 0.01f, 1.0f}) {
+      SCOPED_TRACE(::testing::Message() << "g " << g << ", beta " << beta);
+      DeltaInputs in = Inputs(4100);
+      in.g = Tensor(DType::kFp32, in.g.size(), g);
+      in.beta = Tensor(DType::kFp32, in.beta.size(), beta);
+      Check(*GetParam(), in);
+    }
+  }
+}
+
+TEST_P(Chunk128Segments, RepeatedKeysWithoutDecay) {
+  DeltaInputs in = Inputs(4100);
+  for (int64_t i = in.key_stride(); i < in.k.size(); ++i) in.k.set(i, in.k[i % in.key_stride()]);
+  in.g = Tensor(DType::kFp32, in.g.size(), 0.0f);
+  Check(*GetParam(), in);
+}
+
+TEST_P(Chunk128Segments, WithoutInitialStateTheSlotIsNotLookedAt) {
+  DeltaInputs in = Inputs(4100);
+  in.rows.set_initial_state(false);
+  Tensor truth_pool(DType::kFp32, in.Pool(5, DType::kFp32).size(), 0.0f);
+  Tensor pool(DType::kFp32, truth_pool.size(), std::numeric_limits<float>::quiet_NaN());
+  Tensor truth(DType::kFp32, in.rows.tokens() * in.value_stride());
+  Tensor o(DType::kBf16, truth.size());
+  oracle::FusedRecurrentGatedDeltaRule(
+      in.Bind<FusedRecurrentGatedDeltaRuleParams>(&truth_pool, &truth, true));
+  GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(&pool, &o, true));
+  EXPECT_TRUE(Close(o, truth, in.output_shape(), Within(2e-2)));
+  const int64_t state = in.rows.view().slot(0) * in.state_size();
+  EXPECT_TRUE(Close(pool.floats(state, in.state_size()), truth_pool.floats(state, in.state_size()),
+                    {2, 128, 128}, Within(2e-2)));
+}
+
+TEST_P(Chunk128Segments, WithoutPool) {
+  DeltaInputs in = Inputs(4100);
+  Tensor truth(DType::kFp32, in.rows.tokens() * in.value_stride());
+  Tensor o(DType::kBf16, truth.size());
+  oracle::FusedRecurrentGatedDeltaRule(
+      in.Bind<FusedRecurrentGatedDeltaRuleParams>(nullptr, &truth, true));
+  GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(nullptr, &o, true));
+  EXPECT_TRUE(Close(o, truth, in.output_shape(), Within(2e-2)));
+}
+
+TEST_P(Chunk128Segments, PadTouchesNoState) {
+  DeltaInputs in = Inputs(4100);
+  in.rows.slot(0) = -1;
+  const Tensor before = in.Pool(5, DType::kFp32);
+  Tensor pool = before;
+  Tensor o(DType::kBf16, in.rows.tokens() * in.value_stride(), 99.0f);
+  GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(&pool, &o, true));
+  EXPECT_EQ(pool, before);
+  for (const float x : o.floats(0, o.size())) ASSERT_EQ(x, 0.0f);
+}
+
 // Normalised keys have their length from eps and from fp32's range alone.
 TEST_P(Chunk128, KeysAndQueriesOfAnyLength) {
   DeltaInputs in(50, {{70}, {1, 2, 128, 128}}, DType::kBf16);

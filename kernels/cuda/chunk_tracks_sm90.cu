@@ -1,0 +1,73 @@
+#include "kernels/cuda/chunk_chain_advance.cuh"
+#include "kernels/cuda/chunk_segments_sm90.h"
+#include "kernels/cuda/launch.cuh"
+
+namespace gdn::cuda {
+namespace chain {
+namespace {
+
+using Form = WithoutOutput;
+
+// The unit matrix's.
+__device__ __forceinline__ void SetUnit(State& s) {
+  ForEachPair(s, [&](int at, float* pair) {
+    const int row = FirstRow<Form>() + at / kSm90Dim;
+    const int column = at % kSm90Dim;
+    pair[0] = row == column ? 1.0f : 0.0f;
+    pair[1] = row == column + 1 ? 1.0f : 0.0f;
+  });
+}
+
+// The state's track by the cluster's first block, the map's by the second.
+template <typename T>
+__device__ void Advance(const ChunkSm90Params& p, const Range& range, Shared<Form>& shared) {
+  Turn<Form::kStages> turn;
+  Turn<kOutBuffers<Form::Out>> none;
+  const bool map = ClusterRank() != 0;
+  ForEachWork(p, range, [&](const Work& work) {
+    if (work.pad || work.chunks == 0) return;
+    State s = {};
+    if (map) SetUnit(s);
+    WarpgroupTouch(s);
+    AdvanceRow<T, Form>(work.chunks, !map, turn, none, shared, s);
+    StoreState(s, map ? SegmentRows<Form>(p, p.workspace.maps, work.segment, work.head)
+                      : SegmentRows<Form>(p, p.workspace.starts, work.segment + 1, work.head));
+  });
+}
+
+template <typename T>
+__global__ void __cluster_dims__(kPair, 1, 1) __launch_bounds__(Form::kThreads, 1)
+    TracksKernel(ChunkSm90Params p, Range range) {
+  extern __shared__ __align__(1024) unsigned char dynamic[];
+  Shared<Form>& shared = *reinterpret_cast<Shared<Form>*>(dynamic);
+  const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x / 32), 0);  // uniform
+  if (threadIdx.x == 0) InitBarriers(shared);
+  ClusterSync();
+  GridDependencyLaunch();
+  if (warp < Form::kWarps) {
+    Advance<T>(p, range, shared);
+  } else {
+    Load<T, Form>(p, range, shared);
+  }
+  __syncwarp();
+  ClusterSync();
+  GridDependencyWait();  // so that the end of this is that of the first segment's chain too
+}
+
+template <typename T>
+cudaError_t Launch(const ChunkSm90Params& p, cudaStream_t stream) {
+  const Range range = {1, p.segments.count - 1};
+  const auto blocks = static_cast<unsigned>(WorkCount(p, range) * kPair);
+  return LaunchDependent(TracksKernel<T>, dim3(blocks), Form::kThreads, sizeof(Shared<Form>),
+                         stream, p, range);
+}
+
+}  // namespace
+}  // namespace chain
+
+cudaError_t ChunkTracksSm90(const ChunkSm90Params& p, cudaStream_t stream) {
+  return p.rule.io == DType::kFp16 ? chain::Launch<__half>(p, stream)
+                                   : chain::Launch<__nv_bfloat16>(p, stream);
+}
+
+}  // namespace gdn::cuda
