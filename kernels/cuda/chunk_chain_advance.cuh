@@ -29,33 +29,35 @@ using State = float[kSm90Dim / 2];  // a thread's part of kRows x K, transposed
 using Tokens = float[kChunk / 2];   // a thread's part of kRows x 64 tokens, transposed
 using Operand = uint4[kDimTiles];   // the state as a left operand
 
-// Calls f(element of the slot's [V][K] slice, first of the pair of sums) for the lane's pairs.
+// Calls f(row, column, first of the pair of sums) for the lane's pairs of the warp's 16 rows.
 template <typename F>
 __device__ __forceinline__ void ForEachPair(State& s, F&& f) {
-  const int lane = threadIdx.x % 32;
-  const int at = lane / 4 * kSm90Dim + lane % 4 * 2;
+  const int row = threadIdx.x % 32 / 4;
+  const int column = threadIdx.x % 4 * 2;
 #pragma unroll
   for (int c = 0; c < 2 * kDimTiles; ++c) {
-    f(at + c * 8, s + 4 * c);
-    f(at + c * 8 + 8 * kSm90Dim, s + 4 * c + 2);
+    f(row, column + c * 8, s + 4 * c);
+    f(row + 8, column + c * 8, s + 4 * c + 2);
   }
 }
 
-// The states' rows lie in memory K elements apart; `rows` is the first of the warp's.
+// The warp's rows in memory, from `rows` on.
 template <typename S>
 __device__ __forceinline__ void LoadState(const S* rows, State& s) {
-  ForEachPair(s, [&](int at, float* pair) {
-    const float2 x = LoadPair(rows + at);
+  ForEachPair(s, [&](int row, int column, float* pair) {
+    const float2 x = LoadPair(rows + row * kSm90Dim + column);
     pair[0] = x.x;
     pair[1] = x.y;
   });
 }
 template <typename S>
-__device__ __forceinline__ void StoreState(State& s, S* rows) {
-  ForEachPair(s, [&](int at, const float* pair) { StorePair(rows + at, pair[0], pair[1]); });
+__device__ __forceinline__ void StoreState(State& s, S* rows, int stride = kSm90Dim) {
+  ForEachPair(s, [&](int row, int column, const float* pair) {
+    StorePair(rows + row * stride + column, pair[0], pair[1]);
+  });
 }
 
-// Which 64 of its 128 rows the warpgroup takes, and the first of the warp's 16.
+// The first of the warp's rows of a head, of 128: with output a block has half of them.
 template <typename Form>
 __device__ __forceinline__ int FirstRow() {
   const int half =
@@ -63,12 +65,16 @@ __device__ __forceinline__ int FirstRow() {
   return half * kRows + threadIdx.x % 128 / 32 * kTileDim;
 }
 
-// A head's matrix in an array of them by segments and heads; from the warp's first row on.
+// The state that a segment of a row begins with, from the warp's first row on.
 template <typename Form>
-__device__ __forceinline__ float* SegmentRows(const ChunkSm90Params& p, float* matrices,
-                                              int segment, int head) {
-  const int64_t record = int64_t{segment} * p.rule.heads.value_heads + head;
-  return matrices + (record * kSm90Dim + FirstRow<Form>()) * kSm90Dim;
+__device__ __forceinline__ float* StartRows(const ChunkSm90Params& p, const Work& work,
+                                            int segment) {
+  const int64_t record = int64_t{segment} * p.rule.heads.value_heads + work.head;
+  return p.workspace.starts + (record * kSm90Dim + FirstRow<Form>()) * kSm90Dim;
+}
+
+__device__ __forceinline__ int Warpgroup() {
+  return __shfl_sync(~0u, static_cast<int>(threadIdx.x / 128), 0);  // uniform
 }
 
 // What the lane's tokens are multiplied by. Loaded before a wait, they are there after it.
@@ -82,10 +88,18 @@ struct Factors {
     }
   }
 
+  __device__ __forceinline__ float of(int e) const {
+    return e % 2 == 0 ? pairs[e / 4].x : pairs[e / 4].y;
+  }
   // Multiplies each token's sums by its factor.
   __device__ __forceinline__ void Scale(Tokens& d) const {
 #pragma unroll
-    for (int e = 0; e < kChunk / 2; ++e) d[e] *= e % 2 == 0 ? pairs[e / 4].x : pairs[e / 4].y;
+    for (int e = 0; e < kChunk / 2; ++e) d[e] *= of(e);
+  }
+  // to += factor * d
+  __device__ __forceinline__ void AddScaled(const Tokens& d, Tokens& to) const {
+#pragma unroll
+    for (int e = 0; e < kChunk / 2; ++e) to[e] = fmaf(of(e), d[e], to[e]);
   }
 };
 
@@ -169,7 +183,7 @@ __device__ __forceinline__ void AdvanceRow(int chunks, bool values, Turn<Form::k
                                            Shared<Form>& shared, State& s) {
   using Out = typename Form::Out;
   auto& barriers = shared.barriers;
-  const int warpgroup = Form::kWarpgroups == 1 ? 0 : threadIdx.x / 128;
+  const int warpgroup = Form::kWarpgroups == 1 ? 0 : Warpgroup();
   Operand left;
   Tokens u;
   const auto begin_next = [&](const auto& stage, bool any) {
@@ -189,10 +203,7 @@ __device__ __forceinline__ void AdvanceRow(int chunks, bool values, Turn<Form::k
     auto& stage = shared.stages[turn.at];
     const int current = turn.at;
     Tokens v = {};
-    const auto unpack = [&] {
-      if (values) UnpackValues<T>(stage.v[warpgroup], v);
-    };
-    if constexpr (Form::kOutput) unpack();  // without, the other warpgroup fills the wait
+    if (values) UnpackValues<T>(stage.v[warpgroup], v);
     const Factors for_y(stage.factors.for_y);
     BarrierWait(SharedAddress(&barriers.end_full[current]), turn.parity);
     turn.Next();
@@ -204,11 +215,8 @@ __device__ __forceinline__ void AdvanceRow(int chunks, bool values, Turn<Form::k
       WarpgroupFence();
       MultiplyState<T>(left, stage.q, o);
     }
-    for_y.Scale(u);
-    if constexpr (!Form::kOutput) unpack();
+    for_y.AddScaled(u, v);
     uint4 y[kBlocks];
-#pragma unroll
-    for (int e = 0; e < kChunk / 2; ++e) v[e] += u[e];
 #pragma unroll
     for (int t = 0; t < kBlocks; ++t) y[t] = PackLeft<T>(SumOf(v, t)).r;
     const uint64_t x = RowsAreK(SharedAddress(stage.x));

@@ -49,7 +49,9 @@ struct WithoutOutput {
   static constexpr int kWarpgroups = 2;
   static constexpr int kStages = 4;
   static constexpr int kWarps = 4 * kWarpgroups;
-  static constexpr int kThreads = (kWarps + 1) * 32;
+  static constexpr int kThreads = (kWarps + 4) * 32;  // registers come by warpgroups
+  static constexpr int kLoadRegisters = 56;
+  static constexpr int kAdvanceRegisters = 224;
 
   struct alignas(1024) Stage {
     uint4 k[2 * kPanel];

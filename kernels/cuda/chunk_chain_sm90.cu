@@ -25,14 +25,14 @@ __device__ void Advance(const ChunkSm90Params& p, const Range& range, Shared<For
     S* pool = PoolRows<S, Form>(p, work);
     State s = {};
     if (work.segment > 0) {
-      LoadState(SegmentRows<Form>(p, p.workspace.starts, work.segment, work.head), s);
+      LoadState(StartRows<Form>(p, work, work.segment), s);
     } else if (pool != nullptr && p.rule.rows.has_state(work.row)) {
       LoadState(pool, s);
     }
     WarpgroupTouch(s);
     AdvanceRow<T, Form>(work.chunks, true, turn, o_turn, shared, s);
     if (!work.last) {
-      StoreState(s, SegmentRows<Form>(p, p.workspace.starts, work.segment + 1, work.head));
+      StoreState(s, StartRows<Form>(p, work, work.segment + 1));
     } else if (pool != nullptr) {
       StoreState(s, pool);
     }

@@ -14,6 +14,7 @@ bool Aligned(const void* data) {
 // Bytes of 64 x 128 elements.
 constexpr size_t kRecordBytes = size_t{kChunk} * kSm90Dim * 2;
 constexpr size_t kStateBytes = size_t{kSm90Dim} * kSm90Dim * sizeof(float);
+constexpr size_t kMapBytes = size_t{kSm90Dim} * kMapStride * sizeof(float);
 
 // Where the parts of the workspace lie, the largest first; `bytes` becomes their size.
 ChunkWorkspace LayOut(const Heads& heads, int64_t chunks, void* workspace, size_t* bytes) {
@@ -36,7 +37,7 @@ ChunkWorkspace LayOut(const Heads& heads, int64_t chunks, void* workspace, size_
           ? 0
           : kMaxSegmentHeads;
   w.starts = static_cast<float*>(take(segments, kStateBytes));
-  w.maps = static_cast<float*>(take(segments, kStateBytes));
+  w.maps = static_cast<float*>(take(segments, kMapBytes));
   w.ready = static_cast<unsigned*>(take(value_records, sizeof(unsigned)));
   return w;
 }

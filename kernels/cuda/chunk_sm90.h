@@ -50,6 +50,9 @@ struct ChunkFactors {
   float for_o[kChunk];  // scale * exp(gamma_i) * nq_i
 };
 
+// From row to row of M: what a warp reads at a time lies in different banks of shared memory.
+inline constexpr int kMapStride = kSm90Dim + 4;
+
 // One record for each chunk and value head, k and q for each chunk and key head. Elements are of
 // q's type.
 struct ChunkWorkspace {
@@ -60,7 +63,7 @@ struct ChunkWorkspace {
   ChunkFactors* factors = nullptr;  // [chunks, HV]
   unsigned* ready = nullptr;        // [chunks, HV]: warps whose part has been written
   float* starts = nullptr;          // [segments, HV] of [V, K]: the states that they begin with
-  float* maps = nullptr;            // [segments, HV] of [K, K]: M
+  float* maps = nullptr;            // [segments, HV] of [K, K] with rows kMapStride apart: M
 };
 
 struct ChunkSm90Params {

@@ -8,14 +8,18 @@ namespace {
 
 using Form = WithoutOutput;
 
-// The unit matrix's.
+// The warp's rows of the unit matrix.
 __device__ __forceinline__ void SetUnit(State& s) {
-  ForEachPair(s, [&](int at, float* pair) {
-    const int row = FirstRow<Form>() + at / kSm90Dim;
-    const int column = at % kSm90Dim;
+  ForEachPair(s, [&](int row, int column, float* pair) {
+    row += FirstRow<Form>();
     pair[0] = row == column ? 1.0f : 0.0f;
     pair[1] = row == column + 1 ? 1.0f : 0.0f;
   });
+}
+
+__device__ __forceinline__ void StoreMap(const ChunkSm90Params& p, const Work& work, State& s) {
+  const int64_t record = int64_t{work.segment} * p.rule.heads.value_heads + work.head;
+  StoreState(s, p.workspace.maps + (record * kSm90Dim + FirstRow<Form>()) * kMapStride, kMapStride);
 }
 
 // The state's track by the cluster's first block, the map's by the second.
@@ -30,8 +34,11 @@ __device__ void Advance(const ChunkSm90Params& p, const Range& range, Shared<For
     if (map) SetUnit(s);
     WarpgroupTouch(s);
     AdvanceRow<T, Form>(work.chunks, !map, turn, none, shared, s);
-    StoreState(s, map ? SegmentRows<Form>(p, p.workspace.maps, work.segment, work.head)
-                      : SegmentRows<Form>(p, p.workspace.starts, work.segment + 1, work.head));
+    if (map) {
+      StoreMap(p, work, s);
+    } else {
+      StoreState(s, StartRows<Form>(p, work, work.segment + 1));
+    }
   });
 }
 
@@ -45,9 +52,11 @@ __global__ void __cluster_dims__(kPair, 1, 1) __launch_bounds__(Form::kThreads, 
   ClusterSync();
   GridDependencyLaunch();
   if (warp < Form::kWarps) {
+    WarpgroupTakeRegisters<Form::kAdvanceRegisters>();
     Advance<T>(p, range, shared);
   } else {
-    Load<T, Form>(p, range, shared);
+    WarpgroupGiveRegisters<Form::kLoadRegisters>();
+    if (warp == Form::kWarps) Load<T, Form>(p, range, shared);
   }
   __syncwarp();
   ClusterSync();

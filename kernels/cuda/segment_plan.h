@@ -20,7 +20,7 @@ struct Segments {
 
 // At least three: the first, one or more that are gone through twice, and the last.
 inline constexpr int kLeastSegments = 3;
-inline constexpr int kMaxSegmentHeads = 128;  // segments times value heads
+inline constexpr int kMaxSegmentHeads = 96;  // segments times value heads
 
 struct SegmentPlan {
   Segments segments;

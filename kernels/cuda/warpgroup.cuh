@@ -29,6 +29,17 @@ __device__ __forceinline__ void WarpgroupTouch(uint4 (&a)[N]) {
   for (uint4& e : a) asm volatile("" : "+r"(e.x), "+r"(e.y), "+r"(e.z), "+r"(e.w)::"memory");
 }
 
+// A warpgroup of a kernel with a limit of registers takes more than it was started with, which
+// others have given back; multiples of 8.
+template <int kRegisters>
+__device__ __forceinline__ void WarpgroupTakeRegisters() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ __forceinline__ void WarpgroupGiveRegisters() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
 // The descriptor of a right operand in shared memory: rows of 128 bytes, eight of them to 1024, the
 // 16-byte pieces of row i permuted by XOR with i % 8. A row holds 64 of k for one n (rows are n),
 // or 64 of n for one k (rows are k; the next 64 of n lie 8192 bytes further).
