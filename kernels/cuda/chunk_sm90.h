@@ -16,15 +16,6 @@
 // beyond a row's end are zeros there. A chunk and head is marked ready once it is whole. The chain
 // waits for that and nothing waits for the chain, whose blocks begin once all blocks of prepare run
 // or have ended: so the wait ends, whatever else the device is at.
-//
-// A long row of few heads is cut into segments (segment_plan.h). What a segment makes of the state
-// it begins with is a product and a sum, of fp32 like the state, and is found before that state is:
-//   chain     of the first segment
-//   tracks    of the others but the last, beside it, and without output: the chain from zero, which
-//             ends with L, and from the unit matrix with v = 0, which ends with M
-//   compose   the state after a segment = the state before it * M + L, one segment after another
-//   chain     of all segments but the first, side by side
-// Each begins once the blocks of the one before run or have ended, and waits for no later one.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -50,9 +41,6 @@ struct ChunkFactors {
   float for_o[kChunk];  // scale * exp(gamma_i) * nq_i
 };
 
-// From row to row of M: what a warp reads at a time lies in different banks of shared memory.
-inline constexpr int kMapStride = kSm90Dim + 4;
-
 // One record for each chunk and value head, k and q for each chunk and key head. Elements are of
 // q's type.
 struct ChunkWorkspace {
@@ -60,10 +48,10 @@ struct ChunkWorkspace {
   void* p = nullptr;                // one panel  [chunks, HV] of [64, 64]
   void* k = nullptr;                // in panels  [chunks, H] of [64, K]; of fp16, normalised
   void* q = nullptr;                // in panels  [chunks, H] of [64, K]
+  float* starts = nullptr;          // [segments, HV] of [V, K]: the states that they begin with
+  float* maps = nullptr;            // [segments, HV] of [K, kMapStride]: their maps
   ChunkFactors* factors = nullptr;  // [chunks, HV]
   unsigned* ready = nullptr;        // [chunks, HV]: warps whose part has been written
-  float* starts = nullptr;          // [segments, HV] of [V, K]: the states that they begin with
-  float* maps = nullptr;            // [segments, HV] of [K, K] with rows kMapStride apart: M
 };
 
 struct ChunkSm90Params {
@@ -71,7 +59,7 @@ struct ChunkSm90Params {
   Chunks chunks;
   ChunkWorkspace workspace;
   ChunkPlan plan;
-  Segments segments = {};  // of each row
+  Segments segments = {};  // of each row (chunk_segments_sm90.h)
 };
 
 inline constexpr int kChunkSm90Alignment = 16;  // bytes: of tensors, tokens and slots

@@ -1,5 +1,5 @@
 // How a long row of few heads is cut, so that its chunks keep more SMs busy than a chain for each
-// head can (chunk_sm90.h), from the sizes of a batch alone.
+// head can (chunk_segments_sm90.h), from the sizes of a batch alone.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,9 @@ struct Segments {
 
   constexpr int64_t begin(int i) const { return i == 0 ? 0 : first_chunks + (i - 1) * chunks; }
 };
+
+// From row to row of a map: what a warp reads of it at a time lies in different banks.
+inline constexpr int kMapStride = 128 + 4;
 
 // At least three: the first, one or more that are gone through twice, and the last.
 inline constexpr int kLeastSegments = 3;

@@ -58,7 +58,7 @@ TEST(SegmentPlan, ALongRowOfFewHeadsKeepsAllSmsBusy) {
   EXPECT_EQ(Cut(Layer(4, 16), 512).count, 5);
 }
 
-// The row of the ops' tests of segments (chunk_128_test.cc).
+// The row of the ops' tests of segments (chunk_segments_test.cc).
 TEST(SegmentPlan, ARowOfTwoHeadsIsCut) { EXPECT_GE(Cut(Layer(1, 2), 64).count, 4); }
 
 // The first segment's chain runs while the others' chunks are prepared.
