@@ -15,6 +15,7 @@ struct ChunkPlan {
   int lead_blocks = 0;         // of prepare, an SM each, in pairs
   int beside_blocks = 0;       // likewise
   int item_heads = 0;          // value heads that are prepared together, one after another
+  int fused_blocks = 0;
   int64_t chain_clusters = 0;  // of two blocks; each takes heads of rows one after another
 };
 

@@ -60,6 +60,11 @@ __device__ __forceinline__ TileSum UnpackTile(const Tile& t) {
   return {{x.x, x.y, z.x, z.y}, {y.x, y.y, w.x, w.y}};
 }
 
+template <typename T>
+__device__ __forceinline__ TileSum UnpackLeft(const LeftTile& t) {
+  return UnpackTile<T>({t.r.x, t.r.z, t.r.y, t.r.w});
+}
+
 // Sums of a warpgroup, 16 rows of a warp by 16 columns at a time: eight a thread.
 template <int N>
 __device__ __forceinline__ TileSum SumOf(const float (&d)[N], int tile) {
@@ -84,6 +89,34 @@ __device__ __forceinline__ void MultiplyAdd(float (&d)[N], int tile, const LeftT
   };
   Mma<T>(four(8 * tile), a.r.x, a.r.y, a.r.z, a.r.w, b.x, b.y);
   Mma<T>(four(8 * tile + 4), a.r.x, a.r.y, a.r.z, a.r.w, b.z, b.w);
+}
+
+// A lane's two rows of a tile, i and i + 8, and its four columns.
+__device__ __forceinline__ float2 RowsOf(const float* factors) {
+  const int row = threadIdx.x % 32 / 4;
+  return {factors[row], factors[row + 8]};
+}
+__device__ __forceinline__ float4 ColumnsOf(const float* factors) {
+  const float2 left = reinterpret_cast<const float2*>(factors)[threadIdx.x % 4];
+  const float2 right = reinterpret_cast<const float2*>(factors)[threadIdx.x % 4 + 4];
+  return {left.x, left.y, right.x, right.y};
+}
+
+__device__ __forceinline__ TileSum Scaled(const TileSum& m, const float2& rows) {
+  const auto [x, y] = rows;
+  return {{m.left[0] * x, m.left[1] * x, m.left[2] * y, m.left[3] * y},
+          {m.right[0] * x, m.right[1] * x, m.right[2] * y, m.right[3] * y}};
+}
+__device__ __forceinline__ TileSum Scaled(const TileSum& m, const float4& c) {
+  return {{m.left[0] * c.x, m.left[1] * c.y, m.left[2] * c.x, m.left[3] * c.y},
+          {m.right[0] * c.z, m.right[1] * c.w, m.right[2] * c.z, m.right[3] * c.w}};
+}
+// a + b with its columns scaled
+__device__ __forceinline__ TileSum AddScaled(const TileSum& a, const TileSum& b, const float4& c) {
+  return {{fmaf(b.left[0], c.x, a.left[0]), fmaf(b.left[1], c.y, a.left[1]),
+           fmaf(b.left[2], c.x, a.left[2]), fmaf(b.left[3], c.y, a.left[3])},
+          {fmaf(b.right[0], c.z, a.right[0]), fmaf(b.right[1], c.w, a.right[1]),
+           fmaf(b.right[2], c.z, a.right[2]), fmaf(b.right[3], c.w, a.right[3])}};
 }
 
 }  // namespace gdn::cuda

@@ -57,6 +57,15 @@ __device__ __forceinline__ uint64_t RowsAreK(uint32_t address) {
 #define GDN_FLOATS8(d, i)                                                               \
   "+f"((d)[i]), "+f"((d)[i + 1]), "+f"((d)[i + 2]), "+f"((d)[i + 3]), "+f"((d)[i + 4]), \
       "+f"((d)[i + 5]), "+f"((d)[i + 6]), "+f"((d)[i + 7])
+#define GDN_WGMMA_N32(TYPE)                                                                       \
+  asm volatile(                                                                                   \
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %21, 0;\n"                                            \
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32." TYPE "." TYPE                                 \
+      " "                                                                                         \
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "                  \
+      "{%16, %17, %18, %19}, %20, add, 1, 1, 0;\n}"                                               \
+      : GDN_FLOATS8(d, 0), GDN_FLOATS8(d, 8)                                                      \
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "n"(kAdd))
 #define GDN_WGMMA_N64(TYPE, B_LAYOUT)                                                \
   asm volatile(                                                                      \
       "{\n.reg .pred add;\nsetp.ne.b32 add, %37, 0;\n"                               \
@@ -82,6 +91,15 @@ __device__ __forceinline__ uint64_t RowsAreK(uint32_t address) {
         GDN_FLOATS8(d, 32), GDN_FLOATS8(d, 40), GDN_FLOATS8(d, 48), GDN_FLOATS8(d, 56) \
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "n"(kAdd))
 
+// 32 columns, b's rows are n.
+template <typename T, bool kAdd = true>
+__device__ __forceinline__ void WarpgroupMma(float (&d)[16], uint4 a, uint64_t b) {
+  if constexpr (std::is_same_v<T, __half>) {
+    GDN_WGMMA_N32("f16");
+  } else {
+    GDN_WGMMA_N32("bf16");
+  }
+}
 // 64 columns, b's rows are n.
 template <typename T, bool kAdd = true>
 __device__ __forceinline__ void WarpgroupMma(float (&d)[32], uint4 a, uint64_t b) {
@@ -109,6 +127,7 @@ __device__ __forceinline__ void WarpgroupMmaRowsAreK(float (&d)[32], uint4 a, ui
     GDN_WGMMA_N64("bf16", "1");
   }
 }
+#undef GDN_WGMMA_N32
 #undef GDN_WGMMA_N64
 #undef GDN_WGMMA_N128
 
