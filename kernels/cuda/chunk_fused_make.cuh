@@ -451,6 +451,9 @@ __device__ void Make(const ChunkSm90Params& p, Shared& shared, int which) {
   }
   MakerSync();
   LoadNext<T>(p, maker.places[0], 0, maker);
+  const auto wait_used = [&](int n) {
+    if (n > 0) BarrierWait(SharedAddress(&shared.used[which]), (n - 1) % 2);
+  };
   int n = 0;
   for (; maker.places[n % kPlaces].length > 0; ++n) {
     const Place& at = maker.places[n % kPlaces];
@@ -462,7 +465,7 @@ __device__ void Make(const ChunkSm90Params& p, Shared& shared, int which) {
     if (steps) Step<Out>(p, kMakers, which, maker, next);
     Square kk;
     MultiplyKeys<T>(p, at.length, maker.k[buffer], maker.q[buffer], maker, kk);
-    if (n > 0) BarrierWait(SharedAddress(&shared.used[which]), (n - 1) % 2);
+    wait_used(n);
     MakerSync();
     LoadTokens<T>(p.rule.v, p.rule.v_stride, int64_t{at.head} * kSm90Dim, at, maker.v);
     CopyAsyncCommit();
@@ -475,6 +478,7 @@ __device__ void Make(const ChunkSm90Params& p, Shared& shared, int which) {
     __syncwarp();
     if (threadIdx.x % 32 == 0) BarrierArrive(SharedAddress(&shared.made[which]));
   }
+  wait_used(n);
   if (threadIdx.x % 32 == 0) BarrierArrive(SharedAddress(&shared.made[which]));
 }
 
