@@ -1,5 +1,8 @@
 #include "kernels/chunk_index.h"
 
+#include <algorithm>
+#include <numeric>
+
 #include "kernels/ops/operands.h"
 
 namespace gdn {
@@ -22,6 +25,20 @@ void ChunkIndices(const ChunkIndicesParams& p) {
   p.chunk_offsets[p.rows] = next;
 }
 
+void LongestFirst(std::span<const int64_t> chunk_offsets, int64_t* longest_first) {
+  const auto chunks = [&](int64_t row) { return chunk_offsets[row + 1] - chunk_offsets[row]; };
+  std::vector<int64_t> rows(chunk_offsets.size() - 1);
+  std::iota(rows.begin(), rows.end(), int64_t{0});
+  std::stable_sort(rows.begin(), rows.end(),
+                   [&](int64_t a, int64_t b) { return chunks(a) > chunks(b); });
+  int64_t before = 0;
+  for (const int64_t row : rows) {
+    *longest_first++ = row;
+    *longest_first++ = before;
+    before += chunks(row);
+  }
+}
+
 ChunkIndex::ChunkIndex(std::span<const int64_t> offsets) : offsets_(offsets.size()) {
   ChunkIndicesParams p = {.rows = static_cast<int64_t>(offsets.size()) - 1,
                           .offsets = offsets.data(),
@@ -30,10 +47,18 @@ ChunkIndex::ChunkIndex(std::span<const int64_t> offsets) : offsets_(offsets.size
   indices_.resize(2 * offsets_.back());
   p.chunk_indices = indices_.data();
   ChunkIndices(p);
+  longest_first_.resize(2 * p.rows);
+  LongestFirst(offsets_, longest_first_.data());
 }
 
 Chunks ChunkIndex::chunks() const {
-  return {static_cast<int64_t>(indices_.size() / 2), offsets_.data(), indices_.data()};
+  Chunks chunks = {static_cast<int64_t>(indices_.size() / 2), offsets_.data(), indices_.data(),
+                   longest_first_.data()};
+  if (!longest_first_.empty()) {
+    const int64_t row = longest_first_.front();
+    chunks.longest = offsets_[row + 1] - offsets_[row];
+  }
+  return chunks;
 }
 
 }  // namespace gdn

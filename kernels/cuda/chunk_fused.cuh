@@ -1,4 +1,4 @@
-// What a block of the fused kernel has in shared memory, and its works (chunk_sm90.h).
+// What a block of the fused kernel has in shared memory, and its chunks (chunk_sm90.h).
 #pragma once
 
 #include "kernels/cuda/chunk_sm90.h"
@@ -31,7 +31,8 @@ struct Place {
 };
 
 // A block's chunks one after another: of the heads of rows that begin in its share of all chunks,
-// where a head of a row counts for one chunk more than it has. PAD rows are left out.
+// the longest first, where a head of a row counts for one chunk more than it has. PAD rows are left
+// out.
 class Cursor {
  public:
   // Before the first chunk. By whole warps, as all lookups.
@@ -39,11 +40,11 @@ class Cursor {
     const int64_t total = Before(p, p.rule.rows.count);
     const int64_t begin = total * blockIdx.x / gridDim.x;
     end_ = total * (blockIdx.x + 1) / gridDim.x;
-    row_ = RowAt(p, begin);
+    rank_ = RankAt(p, begin);
     Enter(p);
     const int64_t cost = length_ + 1;
-    head_ = static_cast<int>((begin - Before(p, row_) + cost - 1) / cost) - 1;
-    next_ = Before(p, row_) + (head_ + 1) * cost;
+    head_ = static_cast<int>((begin - Before(p, rank_) + cost - 1) / cost) - 1;
+    next_ = Before(p, rank_) + (head_ + 1) * cost;
     chunk_ = length_;
   }
 
@@ -51,6 +52,7 @@ class Cursor {
   template <typename F>
   __device__ void Next(const ChunkSm90Params& p, F&& pad) {
     ++chunk_;
+#pragma unroll 1
     while (chunk_ >= length_ && next_ < end_) NextHead(p, pad);
   }
 
@@ -68,19 +70,26 @@ class Cursor {
   }
 
  private:
-  // The chunks before a row, of all heads.
-  static __device__ int64_t Before(const ChunkSm90Params& p, int64_t row) {
-    return (p.chunks.chunk_offsets[row] + row) * p.rule.heads.value_heads;
+  // What comes before the rank-th row, of all heads.
+  static __device__ int64_t Before(const ChunkSm90Params& p, int64_t rank) {
+    const int64_t* ranked = p.chunks.longest_first;
+    int64_t chunks;
+    if (rank == p.rule.rows.count) {
+      chunks = p.chunks.count;
+    } else {
+      chunks = ranked == nullptr ? p.chunks.chunk_offsets[rank] : ranked[2 * rank + 1];
+    }
+    return (chunks + rank) * p.rule.heads.value_heads;
   }
 
-  // The last row that begins at or before `at`; 32 are looked at at a time.
-  static __device__ int64_t RowAt(const ChunkSm90Params& p, int64_t at) {
+  // Of the last row that begins at or before `at`; 32 are looked at at a time.
+  static __device__ int64_t RankAt(const ChunkSm90Params& p, int64_t at) {
     int64_t low = 0;
     int64_t high = p.rule.rows.count;
     while (high - low > 1) {
       const int64_t step = (high - low + 31) / 32;
-      const int64_t row = low + threadIdx.x % 32 * step;
-      const bool before = row < high && Before(p, row) <= at;
+      const int64_t rank = low + threadIdx.x % 32 * step;
+      const bool before = rank < high && Before(p, rank) <= at;
       low += (31 - __clz(static_cast<int>(__ballot_sync(~0u, before)))) * step;
       high = min(high, low + step);
     }
@@ -91,7 +100,7 @@ class Cursor {
   __device__ void NextHead(const ChunkSm90Params& p, F&& pad) {
     if (++head_ == p.rule.heads.value_heads) {
       head_ = 0;
-      ++row_;
+      ++rank_;
       Enter(p);
     }
     next_ += length_ + 1;
@@ -104,14 +113,16 @@ class Cursor {
 
   __device__ void Enter(const ChunkSm90Params& p) {
     const Rows& rows = p.rule.rows;
-    token_ = rows.offsets[row_];
-    tokens_ = rows.offsets[row_ + 1] - token_;
+    const int64_t* ranked = p.chunks.longest_first;
+    const int64_t row = ranked == nullptr ? rank_ : ranked[2 * rank_];
+    token_ = rows.offsets[row];
+    tokens_ = rows.offsets[row + 1] - token_;
     length_ = static_cast<int>((tokens_ + kChunk - 1) / kChunk);
-    slot_ = rows.slot(row_);
-    restore_ = p.rule.ssm.data != nullptr && rows.has_state(row_);
+    slot_ = rows.slot(row);
+    restore_ = p.rule.ssm.data != nullptr && rows.has_state(row);
   }
 
-  int64_t row_;
+  int64_t rank_;   // of the row
   int64_t token_;  // the row's first
   int64_t tokens_;
   int64_t slot_;

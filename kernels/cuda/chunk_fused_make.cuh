@@ -26,8 +26,7 @@ __device__ __forceinline__ void LoadTokens(const void* tensor, int64_t stride, i
 }
 
 // The same of g and beta; half of the threads take g, half beta.
-__device__ __forceinline__ void LoadGates(const ChunkSm90Params& p, const Place& at,
-                                          Maker& maker) {
+__device__ __forceinline__ void LoadGates(const ChunkSm90Params& p, const Place& at, Maker& maker) {
   const int token = static_cast<int>(threadIdx.x) % kChunk;
   const bool is_g = threadIdx.x % kGroupThreads < kChunk;
   const float* from = is_g ? p.rule.g : p.rule.beta;
@@ -210,8 +209,8 @@ struct RowDecays {
   }
 };
 
-// N_ij = -beta_i * n_i * n_j * kk_ij * exp(gamma_i - gamma_j), into shared memory, for the warp's 16
-// rows i and all j <= i.
+// N_ij = -beta_i * n_i * n_j * kk_ij * exp(gamma_i - gamma_j), into shared memory, for the warp's
+// 16 rows i and all j <= i.
 template <int kWarp>
 __device__ __forceinline__ void StoreLower(const Square& kk, Maker& maker) {
   const RowDecays decays(maker, kWarp);
@@ -228,8 +227,8 @@ __device__ __forceinline__ void StoreLower(const Square& kk, Maker& maker) {
            LowerTile(maker.lower, kWarp, kWarp));
 }
 
-// R_ij = scale * nq_i * n_j * qk_ij * exp(gamma_i - gamma_j) in its place, for the warp's 16 rows i;
-// zero for j > i.
+// R_ij = scale * nq_i * n_j * qk_ij * exp(gamma_i - gamma_j) in its place, for the warp's 16 rows
+// i; zero for j > i.
 template <int kWarp>
 __device__ __forceinline__ void ScaleQueries(const Maker& maker, Square& qk) {
   const RowDecays decays(maker, kWarp);
@@ -239,8 +238,7 @@ __device__ __forceinline__ void ScaleQueries(const Maker& maker, Square& qk) {
   for (int j = 0; j < kWarp; ++j) {
     SetSum(qk, j, Scaled(Scaled(SumOf(qk, j), decays.Left(maker, j)), left));
   }
-  SetSum(qk, kWarp,
-         Lower(Scaled(Product(SumOf(qk, kWarp), decays.Diagonal(maker, kWarp)), rows)));
+  SetSum(qk, kWarp, Lower(Scaled(Product(SumOf(qk, kWarp), decays.Diagonal(maker, kWarp)), rows)));
 #pragma unroll
   for (int j = kWarp + 1; j < kBlocks; ++j) SetSum(qk, j, {});
 }
@@ -272,7 +270,8 @@ __device__ __forceinline__ void FinishColumns(Maker& maker, XOperands& for_x) {
 
 // Half of the columns of X, the warp's 16 rows:
 //   X_j = beta_j * (d_j * k_j + sum over i > j of T_ij * d_i * k_i)
-// The first term, all of it where gates decay fast or keys are far apart, is thus rounded only once.
+// The first term, all of it where gates decay fast or keys are far apart, is thus rounded only
+// once.
 template <typename T>
 __device__ __forceinline__ void BeginX(const XOperands& t, const float2& own, int half,
                                        const uint4* k_rows, Square& x) {

@@ -200,8 +200,9 @@ cudaError_t OnTensorCores(const ChunkGatedDeltaRuleParams& p, const Chunks& chun
     params.plan = cut->chunks;
     params.segments = cut->segments;
   } else {
-    params.plan = PlanChunks(p.heads, p.rows.count, chunks.count, sms);
+    params.plan = PlanChunks(p.heads, {p.rows.count, chunks.count, chunks.longest}, sms);
   }
+  if (params.plan.fused_blocks > 0) return ChunkFusedSm90(params, stream);
   error = ChunkPrepareSm90(params, stream);
   if (error == cudaSuccess) error = ChunkChainSm90(params, stream);
   return error;

@@ -1,6 +1,7 @@
-// The chunked form on tensor cores in two kernels that run side by side (chunk_plan.h), for
-// K = V = 128 and 16-bit q, k, v. With T the inverse of I + A, gamma the sums of g in the chunk, n
-// the norms' inverses (1 where q and k come as they are) and d_i = exp(gamma_last - gamma_i):
+// The chunked form on tensor cores, for K = V = 128 and 16-bit q, k, v: in two kernels that run
+// side by side, or fused in one (chunk_plan.h). With T the inverse of I + A, gamma the sums of g in
+// the chunk, n the norms' inverses (1 where q and k come as they are) and d_i = exp(gamma_last -
+// gamma_i):
 //   prepare   X_j  = beta_j * sum over i >= j of n_i * d_i * T_ij * k_i
 //             P_ij = beta_j * sum over j <= l <= i of scale * nq_i * n_l * (q_i · k_l)
 //                                                     * exp(gamma_i - gamma_l) * T_lj
@@ -16,6 +17,9 @@
 // beyond a row's end are zeros there. A chunk and head is marked ready once it is whole. The chain
 // waits for that and nothing waits for the chain, whose blocks begin once all blocks of prepare run
 // or have ended: so the wait ends, whatever else the device is at.
+//
+// Fused, a block takes a head of a row from chunk to chunk by itself and nothing but the state
+// passes through memory. That is the quicker where there are many short rows.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -169,7 +169,9 @@ void LayerPipeline::Enqueue(const DeviceLayer& layer, const LayerPools& pools,
   if (shape.form == RowForm::kAny) {
     step.rows.offsets = reinterpret_cast<const int64_t*>(at(step.at.offsets));
     step.chunks = {shape.chunks, reinterpret_cast<const int64_t*>(at(step.at.chunk_offsets)),
-                   reinterpret_cast<const int64_t*>(at(step.at.chunk_indices))};
+                   reinterpret_cast<const int64_t*>(at(step.at.chunk_indices)),
+                   reinterpret_cast<const int64_t*>(at(step.at.longest_first)),
+                   (shape.longest + kChunk - 1) / kChunk};
   }
   if (IsDecode(shape)) {
     Decode(step);

@@ -111,10 +111,12 @@ void Staging::FillRows(const StepShape& step, const StepBlock& at) {
   std::memcpy(block + at.keep, batch_.keep_answer.data(), batch_.keep_answer.size());
   if (step.form == RowForm::kSingle) return;
   std::memcpy(block + at.offsets, batch_.offsets.data(), batch_.offsets.size_bytes());
+  auto* chunk_offsets = reinterpret_cast<int64_t*>(block + at.chunk_offsets);
   ChunkIndices({.rows = step.rows,
                 .offsets = batch_.offsets.data(),
-                .chunk_offsets = reinterpret_cast<int64_t*>(block + at.chunk_offsets),
+                .chunk_offsets = chunk_offsets,
                 .chunk_indices = reinterpret_cast<int64_t*>(block + at.chunk_indices)});
+  LongestFirst({chunk_offsets, rows + 1}, reinterpret_cast<int64_t*>(block + at.longest_first));
 }
 
 void Staging::CopyTensor(const BatchPart& part, const PartTensor& tensor, Errors& errors) {

@@ -36,6 +36,7 @@ StepBlock::StepBlock(const BackendShape& backend, const StepShape& shape) {
     offsets = placer.Place((rows + 1) * sizeof(int64_t));
     chunk_offsets = placer.Place((rows + 1) * sizeof(int64_t));
     chunk_indices = placer.Place(static_cast<size_t>(shape.chunks) * 2 * sizeof(int64_t));
+    longest_first = placer.Place(rows * 2 * sizeof(int64_t));
   }
   input = placer.end();
   for (const InputTensor& t : InputTensors(backend.geometry, shape.layout, backend.io)) {

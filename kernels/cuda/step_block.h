@@ -36,6 +36,7 @@ struct StepBlock {
   size_t offsets = 0;              // int64 [rows + 1]
   size_t chunk_offsets = 0;        // int64 [rows + 1]
   size_t chunk_indices = 0;        // int64 [chunks, 2]
+  size_t longest_first = 0;        // int64 [rows, 2]
   size_t input = 0;                // where the tensors begin
   std::array<size_t, 7> tensor{};  // by InputTensor::Kind, where the layout has it
   size_t bytes = 0;

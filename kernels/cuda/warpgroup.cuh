@@ -57,14 +57,14 @@ __device__ __forceinline__ uint64_t RowsAreK(uint32_t address) {
 #define GDN_FLOATS8(d, i)                                                               \
   "+f"((d)[i]), "+f"((d)[i + 1]), "+f"((d)[i + 2]), "+f"((d)[i + 3]), "+f"((d)[i + 4]), \
       "+f"((d)[i + 5]), "+f"((d)[i + 6]), "+f"((d)[i + 7])
-#define GDN_WGMMA_N32(TYPE)                                                                       \
-  asm volatile(                                                                                   \
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %21, 0;\n"                                            \
-      "wgmma.mma_async.sync.aligned.m64n32k16.f32." TYPE "." TYPE                                 \
-      " "                                                                                         \
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "                  \
-      "{%16, %17, %18, %19}, %20, add, 1, 1, 0;\n}"                                               \
-      : GDN_FLOATS8(d, 0), GDN_FLOATS8(d, 8)                                                      \
+#define GDN_WGMMA_N32(TYPE)                                                      \
+  asm volatile(                                                                  \
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %21, 0;\n"                           \
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32." TYPE "." TYPE                \
+      " "                                                                        \
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, " \
+      "{%16, %17, %18, %19}, %20, add, 1, 1, 0;\n}"                              \
+      : GDN_FLOATS8(d, 0), GDN_FLOATS8(d, 8)                                     \
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "n"(kAdd))
 #define GDN_WGMMA_N64(TYPE, B_LAYOUT)                                                \
   asm volatile(                                                                      \

@@ -21,6 +21,10 @@ struct Chunks {
   int64_t count = 0;                       // NT
   const int64_t* chunk_offsets = nullptr;  // [N + 1]
   const int64_t* chunk_indices = nullptr;  // [NT, 2]
+  // [N, 2]: the rows, longest first, each with the number of chunks of those before it. null: as
+  // they come. What is computed does not depend on it.
+  const int64_t* longest_first = nullptr;
+  int64_t longest = 0;  // chunks of a row at most; 0: not known
 };
 
 }  // namespace gdn

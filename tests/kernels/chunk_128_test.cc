@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <vector>
 
 #include "tests/testing/cases.h"
 #include "tests/testing/compare.h"
@@ -93,6 +94,58 @@ TEST_P(Chunk128, OneLongRowOfManyHeads) {
   GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(&pool, &o, true));
   EXPECT_TRUE(Close(o, truth, in.output_shape(), Within(2e-2)));
   EXPECT_TRUE(Close(pool, truth_pool, in.pool_shape(), Within(2e-2)));
+}
+
+// Heads of rows enough for all SMs, so that a block takes several: of lengths about the edges of
+// chunks and far from one another, some without tokens or a state before, some PAD.
+void CheckManyRows(const Implementation& impl, const Types& types, int key_heads, int group,
+                   const std::vector<int64_t>& lengths, bool qk_l2norm) {
+  SCOPED_TRACE(::testing::Message() << "H " << key_heads << ", R " << group);
+  DeltaInputs in(60 + group, {lengths, {key_heads, key_heads * group, 128, 128}}, types.io);
+  in.rows.set_initial_state(true);
+  for (int64_t row = 0; row < in.rows.count(); ++row) {
+    if (row % 5 == 1) in.rows.set_initial_state(row, false);
+    if (row % 7 == 3) in.rows.slot(row) = -1;
+  }
+  Tensor pool = in.Pool(3, types.state);
+  Tensor truth_pool(DType::kFp32, pool.size());
+  for (int64_t i = 0; i < pool.size(); ++i) truth_pool.set(i, pool[i]);
+  Tensor truth(DType::kFp32, in.rows.tokens() * in.value_stride());
+  oracle::FusedRecurrentGatedDeltaRule(
+      in.Bind<FusedRecurrentGatedDeltaRuleParams>(&truth_pool, &truth, qk_l2norm));
+  Tensor o(types.o, truth.size(), 99.0f);
+  impl.chunk(in.Bind<ChunkGatedDeltaRuleParams>(&pool, &o, qk_l2norm));
+  const Tolerance t = Within(types.io == DType::kFp16 ? 5e-3 : 2e-2);
+  EXPECT_TRUE(Close(o, truth, in.output_shape(), t));
+  EXPECT_TRUE(
+      Close(pool, truth_pool, in.pool_shape(), types.state == DType::kBf16 ? Within(2e-2) : t));
+}
+
+// Rows enough, in turn, of these lengths.
+std::vector<int64_t> ManyRows(int64_t count, const std::vector<int64_t>& lengths) {
+  std::vector<int64_t> rows;
+  for (int64_t i = 0; i < count; ++i) rows.push_back(lengths[i % lengths.size()]);
+  return rows;
+}
+
+TEST_P(Chunk128, ManyRowsOfOneChunk) {
+  CheckManyRows(*GetParam(), kBf16, 2, 2, ManyRows(150, {64, 1, 63}), true);
+}
+
+TEST_P(Chunk128, ManyRaggedRows) {
+  CheckManyRows(*GetParam(), kBf16, 2, 2, ManyRows(100, {1, 64, 130, 0, 63, 65, 200}), true);
+  CheckManyRows(*GetParam(), kBf16, 1, 3, ManyRows(130, {70, 0, 0, 129, 1}), true);
+  CheckManyRows(*GetParam(), kBf16, 1, 5, ManyRows(70, {70, 0, 129}), false);
+}
+
+TEST_P(Chunk128, ManyRowsOfEveryType) {
+  for (const DType io : {DType::kBf16, DType::kFp16}) {
+    for (const DType o : {io, DType::kFp32}) {
+      for (const DType state : {DType::kFp32, DType::kBf16}) {
+        CheckManyRows(*GetParam(), {io, o, state}, 2, 2, ManyRows(90, {65, 10, 0}), true);
+      }
+    }
+  }
 }
 
 // Normalised keys have their length from eps and from fp32's range alone.

@@ -28,8 +28,17 @@ TEST(ChunkIndexTest, OwnsWhatItShows) {
   EXPECT_EQ(chunks.chunk_indices[2 * 2 + 1], 0);
 }
 
+TEST(ChunkIndexTest, RanksRowsByTheirChunks) {
+  const ChunkIndex index(std::vector<int64_t>{0, 64, 64, 65, 194, 257});  // chunks 1, 0, 1, 3, 1
+  const Chunks chunks = index.chunks();
+  EXPECT_EQ(chunks.longest, 3);
+  EXPECT_THAT(std::vector<int64_t>(chunks.longest_first, chunks.longest_first + 10),
+              ElementsAre(3, 0, 0, 3, 2, 4, 4, 5, 1, 6));
+}
+
 TEST(ChunkIndexTest, NoRowsAndNoTokens) {
   EXPECT_EQ(ChunkIndex(std::vector<int64_t>{0}).chunks().count, 0);
+  EXPECT_EQ(ChunkIndex(std::vector<int64_t>{0}).chunks().longest, 0);
   EXPECT_EQ(ChunkIndex(std::vector<int64_t>{0, 0, 0}).chunks().count, 0);
 }
 

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 namespace gdn::cuda {
 namespace {
 
@@ -9,10 +11,23 @@ constexpr int kSms = 132;
 
 constexpr Heads Layer(int key_heads, int value_heads) { return {key_heads, value_heads, 128, 128}; }
 
+// Of rows that are equal.
+ChunkPlan Plan(const Heads& heads, int64_t rows, int64_t chunks, int sms) {
+  return PlanChunks(heads, {rows, chunks, (chunks + rows - 1) / rows}, sms);
+}
+
+// One that is not fused: one of the rows is all but endless.
+ChunkPlan PlanPrepared(const Heads& heads, int64_t rows, int64_t chunks, int sms) {
+  return PlanChunks(heads, {rows, chunks, int64_t{1} << 40}, sms);
+}
+
 void ExpectSound(const Heads& heads, int64_t rows, int64_t chunks, int sms) {
   SCOPED_TRACE(::testing::Message() << heads.key_heads << "/" << heads.value_heads << ", " << rows
                                     << " rows, " << chunks << " chunks, " << sms << " SMs");
-  const ChunkPlan plan = PlanChunks(heads, rows, chunks, sms);
+  const ChunkPlan fused = Plan(heads, rows, chunks, sms);
+  EXPECT_LE(fused.fused_blocks, std::min<int64_t>(sms, rows * heads.value_heads));
+  const ChunkPlan plan = PlanPrepared(heads, rows, chunks, sms);
+  EXPECT_EQ(plan.fused_blocks, 0);
   EXPECT_GE(plan.item_heads, 1);
   EXPECT_LE(plan.item_heads, kMaxItemHeads);
   EXPECT_GE(plan.lead_chunks, 0);
@@ -46,14 +61,14 @@ TEST(ChunkPlan, IsSoundForEveryBatch) {
 }
 
 TEST(ChunkPlan, OneLongRowIsPreparedBesideItsChain) {
-  const ChunkPlan plan = PlanChunks(Layer(16, 32), 1, 128, kSms);
+  const ChunkPlan plan = PlanPrepared(Layer(16, 32), 1, 128, kSms);
   EXPECT_EQ(plan.beside_blocks, 68);
   EXPECT_EQ(plan.lead_chunks, 0);
   EXPECT_EQ(plan.item_heads, 2);
 }
 
 TEST(ChunkPlan, MoreHeadsThanCanBePreparedBesideTheirChainsNeedALead) {
-  const ChunkPlan plan = PlanChunks(Layer(16, 48), 1, 128, kSms);
+  const ChunkPlan plan = PlanPrepared(Layer(16, 48), 1, 128, kSms);
   EXPECT_EQ(plan.beside_blocks, 36);
   EXPECT_GT(plan.lead_chunks, 0);
   EXPECT_LT(plan.lead_chunks, 128);
@@ -61,38 +76,60 @@ TEST(ChunkPlan, MoreHeadsThanCanBePreparedBesideTheirChainsNeedALead) {
 }
 
 TEST(ChunkPlan, TheLeadIsTheSameShareOfEveryLength) {
-  const ChunkPlan plan = PlanChunks(Layer(16, 48), 1, 1000, kSms);
-  const ChunkPlan longer = PlanChunks(Layer(16, 48), 1, 16000, kSms);
+  const ChunkPlan plan = PlanPrepared(Layer(16, 48), 1, 1000, kSms);
+  const ChunkPlan longer = PlanPrepared(Layer(16, 48), 1, 16000, kSms);
   EXPECT_GT(plan.lead_chunks, 0);
   EXPECT_NEAR(static_cast<double>(longer.lead_chunks) / 16000,
               static_cast<double>(plan.lead_chunks) / 1000, 0.01);
 }
 
 TEST(ChunkPlan, FewHeadsNeedNoLeadAndAreSoonReady) {
-  const ChunkPlan plan = PlanChunks(Layer(2, 8), 1, 128, kSms);
+  const ChunkPlan plan = PlanPrepared(Layer(2, 8), 1, 128, kSms);
   EXPECT_EQ(plan.lead_chunks, 0);
   EXPECT_EQ(plan.beside_blocks, 116);
   EXPECT_EQ(plan.item_heads, 1);
 }
 
 TEST(ChunkPlan, AShortRowIsPreparedAtOnce) {
-  EXPECT_EQ(PlanChunks(Layer(16, 32), 1, 16, kSms).lead_chunks, 16);
+  EXPECT_EQ(PlanPrepared(Layer(16, 32), 1, 16, kSms).lead_chunks, 16);
 }
 
 TEST(ChunkPlan, ClustersTakeShortRowsInTurn) {
-  EXPECT_EQ(PlanChunks(Layer(16, 32), 128, 128, kSms).chain_clusters, kSms / 2);
-  EXPECT_EQ(PlanChunks(Layer(16, 32), 1, 1, kSms).chain_clusters, 32);
-  EXPECT_EQ(PlanChunks(Layer(16, 32), 4, 512, kSms).chain_clusters, 128);
+  EXPECT_EQ(PlanPrepared(Layer(16, 32), 128, 128, kSms).chain_clusters, kSms / 2);
+  EXPECT_EQ(PlanPrepared(Layer(16, 32), 1, 1, kSms).chain_clusters, 32);
+  EXPECT_EQ(PlanPrepared(Layer(16, 32), 4, 512, kSms).chain_clusters, 128);
 }
 
 TEST(ChunkPlan, ManyRowsArePreparedOnAllSms) {
-  const ChunkPlan plan = PlanChunks(Layer(16, 32), 4, 512, kSms);
+  const ChunkPlan plan = PlanPrepared(Layer(16, 32), 4, 512, kSms);
   EXPECT_EQ(plan.lead_chunks, 512);
   EXPECT_EQ(plan.lead_blocks, kSms);
 }
 
 TEST(ChunkPlan, MoreHeadsThanSmsArePreparedOnAllSms) {
-  EXPECT_EQ(PlanChunks(Layer(32, 128), 1, 128, kSms).lead_chunks, 128);
+  EXPECT_EQ(PlanPrepared(Layer(32, 128), 1, 128, kSms).lead_chunks, 128);
+}
+
+TEST(ChunkPlan, ManyShortRowsAreFused) {
+  EXPECT_EQ(Plan(Layer(16, 32), 128, 128, kSms).fused_blocks, kSms);
+  EXPECT_EQ(Plan(Layer(2, 4), 150, 150, kSms).fused_blocks, kSms);
+}
+
+TEST(ChunkPlan, FewerHeadsOfRowsThanSmsAreNotFused) {
+  for (const int64_t chunks : {1, 16, 128, 2048}) {
+    EXPECT_EQ(Plan(Layer(16, 32), 1, chunks, kSms).fused_blocks, 0);
+    EXPECT_EQ(Plan(Layer(2, 8), 1, chunks, kSms).fused_blocks, 0);
+    EXPECT_EQ(Plan(Layer(16, 32), 4, 4 * chunks, kSms).fused_blocks, 0);
+  }
+}
+
+TEST(ChunkPlan, ARowThatIsMuchLongerThanTheOthersIsNotFused) {
+  EXPECT_GT(PlanChunks(Layer(16, 32), {128, 240, 8}, kSms).fused_blocks, 0);
+  EXPECT_EQ(PlanChunks(Layer(16, 32), {128, 240, 110}, kSms).fused_blocks, 0);
+}
+
+TEST(ChunkPlan, TheLongestRowNeedNotBeKnown) {
+  EXPECT_EQ(PlanChunks(Layer(16, 32), {128, 128}, kSms).fused_blocks, kSms);
 }
 
 }  // namespace

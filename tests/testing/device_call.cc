@@ -144,6 +144,7 @@ Chunks DeviceCall::ChunksOf(const Rows& host) {
   Chunks chunks = index.chunks();
   In(chunks.chunk_offsets, host.count + 1);
   In(chunks.chunk_indices, 2 * chunks.count);
+  In(chunks.longest_first, 2 * host.count);
   return chunks;
 }
 

@@ -25,19 +25,24 @@ class DeviceRows {
         ToDevice(std::vector<int64_t>(chunks.chunk_offsets, chunks.chunk_offsets + offsets.size()));
     chunk_indices_ = ToDevice(
         std::vector<int64_t>(chunks.chunk_indices, chunks.chunk_indices + 2 * chunks.count));
+    longest_first_ =
+        ToDevice(std::vector<int64_t>(chunks.longest_first, chunks.longest_first + 2 * count_));
+    longest_ = chunks.longest;
   }
 
   int64_t tokens() const { return tokens_; }
   Rows rows() const { return {count_, offsets_.as<int64_t>(), nullptr, nullptr}; }
   Chunks chunks() const {
-    return {chunk_count_, chunk_offsets_.as<int64_t>(), chunk_indices_.as<int64_t>()};
+    return {chunk_count_, chunk_offsets_.as<int64_t>(), chunk_indices_.as<int64_t>(),
+            longest_first_.as<int64_t>(), longest_};
   }
 
  private:
   int64_t count_ = 0;
   int64_t tokens_ = 0;
   int64_t chunk_count_ = 0;
-  Buffer offsets_, chunk_offsets_, chunk_indices_;
+  int64_t longest_ = 0;
+  Buffer offsets_, chunk_offsets_, chunk_indices_, longest_first_;
 };
 
 }  // namespace gdn::bench
