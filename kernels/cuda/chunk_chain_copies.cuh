@@ -174,6 +174,7 @@ class ReadyChunks {
       const bool ready = chunk >= chunks_ || IsReady(flags_ + chunk * stride_);
       const unsigned waiting = ~__ballot_sync(~0u, ready);
       known_ += waiting == 0 ? 32 : __ffs(static_cast<int>(waiting)) - 1;
+      __syncwarp();  // a ballot alone does not have a lane see what another has acquired
       AsyncProxyFenceGlobal();
     }
   }

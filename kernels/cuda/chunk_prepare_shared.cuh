@@ -41,6 +41,7 @@ struct alignas(1024) Shared {
   float k_norm[kChunk];             // n
   float q_scale[kChunk];            // scale * nq
 };
+static_assert(sizeof(LowerTiles) >= kPanelBytes);  // `out` leaves A of the second head alone
 
 __device__ __forceinline__ int GroupWarp() {
   return __shfl_sync(~0u, static_cast<int>(threadIdx.x % kThreads / 32), 0);  // uniform

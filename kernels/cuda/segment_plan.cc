@@ -12,6 +12,7 @@ namespace {
 // included.
 constexpr double kPrepareKeyHead = 1.6;
 constexpr double kPrepareValueHead = 1.25;
+constexpr double kPrepareOnAll = 1.4;  // times that where almost all SMs prepare
 constexpr double kChainChunk = 0.92;
 constexpr double kTrackChunk = 1.1;
 constexpr double kCompose = 1.55;
@@ -21,7 +22,9 @@ constexpr int kPrepareGroups = 3;    // that share an SM, each at work on an ite
 constexpr int64_t kLongRow = 32;     // chunks of a row that is worth a look
 constexpr double kWorthwhile = 0.9;  // of the time of a whole row
 
-double ItemMicros(int item_heads) { return kPrepareKeyHead + kPrepareValueHead * item_heads; }
+double ItemMicros(int item_heads) {
+  return kPrepareOnAll * (kPrepareKeyHead + kPrepareValueHead * item_heads);
+}
 
 // µs until the first chunks are prepared, and until all are.
 struct Prepared {
