@@ -14,9 +14,10 @@
 //
 // What prepare leaves lies in a workspace, by chunk, just as the tensor cores take it: in panels of
 // 64 columns, in shared memory's permutation (RowsAreN and RowsAreK in warpgroup.cuh). Tokens
-// beyond a row's end are zeros there. A chunk and head is marked ready once it is whole. The chain
-// waits for that and nothing waits for the chain, whose blocks begin once all blocks of prepare run
-// or have ended: so the wait ends, whatever else the device is at.
+// beyond a row's end are zeros there. A chunk and head is marked ready once it is whole; its k and
+// q come with the first value head of their group. The chain waits for both heads' marks and
+// nothing waits for the chain, whose blocks begin once all blocks of prepare run or have ended: so
+// the wait ends, whatever else the device is at.
 //
 // Fused, a block takes a head of a row from chunk to chunk by itself and nothing but the state
 // passes through memory. That is the quicker where there are many short rows.
