@@ -54,6 +54,9 @@ absl::StatusOr<DeviceLayer> ToDevice(const LayerWeights& weights) {
   };
   for (const auto& m : matrices) *m.to = place(m.from);
   for (const auto& v : vectors) *v.to = reinterpret_cast<const float*>(place(v.from));
+  // A copy from pageable memory returns before it has reached the device, and the steps' streams do
+  // not wait for its own.
+  errors.Add("weights", cudaDeviceSynchronize());
   if (!errors.ok()) return errors.status();
   return layer;
 }
