@@ -14,6 +14,7 @@ absl::StatusOr<Memory> Memory::Make(Place place, size_t bytes) {
   const cudaError_t error =
       place == Place::kDevice ? cudaMalloc(&data, bytes) : cudaMallocHost(&data, bytes);
   if (error != cudaSuccess) {
+    cudaGetLastError();  // not to be taken for that of a launch
     return absl::ResourceExhaustedError(
         absl::StrCat(bytes >> 20, " MiB of ", place == Place::kDevice ? "device" : "pinned host",
                      " memory: ", cudaGetErrorString(error)));

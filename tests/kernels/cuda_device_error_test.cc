@@ -1,4 +1,5 @@
 // What becomes of the CUDA backend once a kernel has gone astray.
+#include <cuda_runtime_api.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -73,6 +74,7 @@ TEST(CudaDeviceError, TooLargePoolsAreRefused) {
   shape.slots = 1 << 24;
   const absl::StatusOr<std::unique_ptr<Backend>> backend = MakeCudaBackend(shape);
   EXPECT_EQ(backend.status().code(), absl::StatusCode::kResourceExhausted) << backend.status();
+  EXPECT_EQ(cudaPeekAtLastError(), cudaSuccess) << "the next launch would be blamed for it";
 }
 
 TEST(CudaDeviceError, TooMuchPinnedMemoryIsRefused) {
@@ -80,6 +82,7 @@ TEST(CudaDeviceError, TooMuchPinnedMemoryIsRefused) {
   const auto memory = cuda::Memory::Make(cuda::Memory::Place::kPinned, size_t{1} << 46);
   EXPECT_EQ(memory.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(memory.status().message()), ::testing::HasSubstr("pinned host memory"));
+  EXPECT_EQ(cudaPeekAtLastError(), cudaSuccess) << "the next launch would be blamed for it";
 }
 
 }  // namespace
