@@ -9,7 +9,8 @@
 namespace gdn::cuda {
 
 inline constexpr int kHeadPack = 8;        // elements that a lane takes at a time
-inline constexpr int kHeadThreads = 256;   // of a block
+inline constexpr int kHeadThreads = 256;   // of a block, at most
+inline constexpr int kMostDeep = 64;       // threads that a block may have along z
 inline constexpr int kMaxPackedDim = 256;  // one pack for each lane of a warp
 inline constexpr int kHeadTokens = 2;      // tokens that a group of lanes takes side by side
 
@@ -22,7 +23,7 @@ struct HeadGrid {
 inline HeadGrid OverHeads(int64_t tokens, int heads, int lanes, int tokens_of_group) {
   unsigned y = 1;
   while (y < static_cast<unsigned>(heads) && y * lanes < kHeadThreads) y *= 2;
-  const dim3 threads(lanes, y, kHeadThreads / (y * lanes));
+  const dim3 threads(lanes, y, std::min<unsigned>(kHeadThreads / (y * lanes), kMostDeep));
   const int64_t tokens_of_block = int64_t{threads.z} * tokens_of_group;
   const int64_t x = (tokens + tokens_of_block - 1) / tokens_of_block;
   return {dim3(static_cast<unsigned>(x), (heads + y - 1) / y), threads};

@@ -36,6 +36,21 @@ TEST_P(L2Norm, EveryTypeAndWidth) {
   }
 }
 
+// A block of threads takes many tokens then.
+TEST_P(L2Norm, OneSmallHead) {
+  for (int dim : {4, 8, 16}) {
+    Rng rng(dim);
+    const Tensor x = Tensor::Normal(rng, DType::kBf16, 300 * dim);
+    Tensor y(DType::kFp32, x.size());
+    Tensor truth(DType::kFp32, x.size());
+    L2NormParams p = {300, 1, dim, x.type(), y.type(), x.data(), dim, y.data(), dim, 1e-6f};
+    GetParam()->l2norm(p);
+    p.y = truth.data();
+    oracle::L2Norm(p);
+    EXPECT_TRUE(Close(y, truth, {300, 1, dim}, RoundingOf(DType::kFp32)));
+  }
+}
+
 TEST_P(L2Norm, InPlace) {
   Rng rng(1);
   Tensor x = Tensor::Normal(rng, DType::kBf16, 5 * 256);
@@ -174,6 +189,31 @@ TEST_P(RmsNorm, EveryTypeGateAndWidth) {
         }
       }
     }
+  }
+}
+
+TEST_P(RmsNorm, OneSmallHead) {
+  for (int dim : {4, 8, 16}) {
+    Rng rng(dim);
+    const Tensor x = Tensor::Normal(rng, DType::kFp32, 700 * dim);
+    const Tensor z = Tensor::Normal(rng, DType::kFp32, x.size());
+    const Tensor weight = Tensor::Normal(rng, DType::kFp32, dim);
+    Tensor y(DType::kFp32, x.size());
+    RmsNormGatedParams p = {.tokens = 700,
+                            .value_heads = 1,
+                            .value_dim = dim,
+                            .x = x.data(),
+                            .x_stride = dim,
+                            .z = z.data(),
+                            .z_stride = dim,
+                            .weight = weight.f32(),
+                            .y = y.data(),
+                            .y_stride = dim};
+    GetParam()->rmsnorm_gated(p);
+    Tensor truth = y;
+    p.y = truth.data();
+    oracle::RmsNormGated(p);
+    EXPECT_TRUE(Close(y, truth, {700, 1, dim}, RoundingOf(DType::kFp32)));
   }
 }
 
