@@ -255,6 +255,7 @@ __device__ __forceinline__ void LoadRow(const ChunkSm90Params& p, const Work& wo
     const uint32_t end_full = SharedAddress(&shared.barriers.end_full[turn.at]);
     if (turn.again) {
       BarrierWait(SharedAddress(&shared.barriers.end_empty[turn.at]), turn.parity ^ 1);
+      __syncwarp();  // with what follows this stage goes round again, for a lane still here unseen
     }
     if (lane != 0) continue;
     if constexpr (Form::kOutput) {

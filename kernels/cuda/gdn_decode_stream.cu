@@ -99,13 +99,13 @@ class StoreWarp {
           }
           StoreBulkCommit();
           StoreBulkWaitRead<Shared<State>::kLeaving>();
-          if (++leaving > Shared<State>::kLeaving) {
-            --leaving;
-            Arrive(shared.free[left.index]);
-            left.Next();
-          }
         }
-        __syncwarp();
+        __syncwarp();  // once a stage is free, a lane that still waits for it waits for another
+                       // round
+        if (++leaving <= Shared<State>::kLeaving) continue;
+        --leaving;
+        if (lane_ == 0) Arrive(shared.free[left.index]);
+        left.Next();
       }
       if (lane_ == 0 && !pad) Forget(row);
       works.Over();

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "tests/testing/cases.h"
@@ -81,19 +82,21 @@ TEST_P(Chunk128, KeysAsTheyCome) {
   Check(*GetParam(), {DType::kFp16, DType::kFp16, DType::kFp32}, 1, 2, false);
 }
 
-// Long enough, with heads enough, that some of it is prepared beside the chain of states.
-TEST_P(Chunk128, OneLongRowOfManyHeads) {
-  DeltaInputs in(49, {{2050}, {4, 32, 128, 128}}, DType::kBf16);
-  Tensor truth_pool = in.Pool(2, DType::kFp32);
-  Tensor pool = truth_pool;
-  Tensor truth(DType::kFp32, in.rows.tokens() * in.value_stride());
-  Tensor o(DType::kBf16, truth.size());
-  in.rows.set_initial_state(true);
-  oracle::FusedRecurrentGatedDeltaRule(
-      in.Bind<FusedRecurrentGatedDeltaRuleParams>(&truth_pool, &truth, true));
-  GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(&pool, &o, true));
-  EXPECT_TRUE(Close(o, truth, in.output_shape(), Within(2e-2)));
-  EXPECT_TRUE(Close(pool, truth_pool, in.pool_shape(), Within(2e-2)));
+// Long enough that some of it, with few heads all of it, is prepared beside the chain of states.
+TEST_P(Chunk128, OneLongRow) {
+  for (const auto& [key_heads, value_heads] : {std::pair{4, 32}, {1, 2}, {1, 3}}) {
+    DeltaInputs in(49, {{2050}, {key_heads, value_heads, 128, 128}}, DType::kBf16);
+    Tensor truth_pool = in.Pool(2, DType::kFp32);
+    Tensor pool = truth_pool;
+    Tensor truth(DType::kFp32, in.rows.tokens() * in.value_stride());
+    Tensor o(DType::kBf16, truth.size());
+    in.rows.set_initial_state(true);
+    oracle::FusedRecurrentGatedDeltaRule(
+        in.Bind<FusedRecurrentGatedDeltaRuleParams>(&truth_pool, &truth, true));
+    GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(&pool, &o, true));
+    EXPECT_TRUE(Close(o, truth, in.output_shape(), Within(2e-2)));
+    EXPECT_TRUE(Close(pool, truth_pool, in.pool_shape(), Within(2e-2)));
+  }
 }
 
 // Heads of rows enough for all SMs, so that a block takes several: of lengths about the edges of

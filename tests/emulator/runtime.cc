@@ -1,0 +1,217 @@
+// The CUDA runtime over the machine in software: what the ops and their tests call of it. Copies
+// and kernels run when somebody waits for them.
+#include <cuda_runtime_api.h>
+#include <sys/mman.h>
+
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "tests/emulator/machine.h"
+#include "tests/emulator/warp.h"
+
+namespace gdn::emulator {
+namespace {
+
+constexpr size_t kPage = 4096;
+
+struct Mapping {
+  void* begin;
+  size_t bytes;
+};
+std::map<void*, Mapping> mappings;
+
+size_t RoundUp(size_t x, size_t to) { return (x + to - 1) / to * to; }
+
+// Whatever is not a kernel, in its place among them.
+void EnqueueOnHost(const char* name, std::function<void()> work) {
+  Grid grid;
+  grid.name = name;
+  grid.kernel = std::move(work);
+  Enqueue(std::move(grid));
+}
+
+bool capture_broken = false;
+
+cudaError_t Finish() {
+  if (IsCapturing()) {
+    capture_broken = true;
+    return cudaErrorStreamCaptureUnsupported;
+  }
+  const std::string failure = RunAll();
+  if (failure.empty()) return cudaSuccess;
+  std::fprintf(stderr, "emulated device: %s\n", failure.c_str());
+  return cudaErrorLaunchFailure;
+}
+
+}  // namespace
+}  // namespace gdn::emulator
+
+using gdn::emulator::EnqueueOnHost;
+using gdn::emulator::Finish;
+
+struct CUgraph_st {
+  std::vector<gdn::emulator::Grid> grids;
+};
+struct CUgraphExec_st {
+  std::vector<gdn::emulator::Grid> grids;
+};
+
+extern "C" {
+
+// What is read or written beyond its end ends the program.
+cudaError_t cudaMalloc(void** place, size_t bytes) {
+  using namespace gdn::emulator;
+  const size_t used = RoundUp(bytes, 16);
+  const size_t mapped = RoundUp(used, kPage) + kPage;
+  auto* begin = static_cast<char*>(mmap(nullptr, mapped, PROT_READ | PROT_WRITE,
+                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  if (begin == MAP_FAILED) return cudaErrorMemoryAllocation;
+  mprotect(begin + mapped - kPage, kPage, PROT_NONE);
+  *place = begin + mapped - kPage - used;
+  mappings[*place] = {begin, mapped};
+  return cudaSuccess;
+}
+
+cudaError_t cudaFree(void* place) {
+  using namespace gdn::emulator;
+  const auto at = mappings.find(place);
+  if (at == mappings.end()) return place == nullptr ? cudaSuccess : cudaErrorInvalidValue;
+  munmap(at->second.begin, at->second.bytes);
+  mappings.erase(at);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMallocHost(void** place, size_t bytes) { return cudaMalloc(place, bytes); }
+cudaError_t cudaFreeHost(void* place) { return cudaFree(place); }
+
+cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
+  const cudaError_t error = Finish();
+  if (error == cudaSuccess) std::memcpy(to, from, bytes);
+  return error;
+}
+
+cudaError_t cudaMemset(void* to, int value, size_t bytes) {
+  const cudaError_t error = Finish();
+  if (error == cudaSuccess) std::memset(to, value, bytes);
+  return error;
+}
+
+cudaError_t cudaMemset2D(void* to, size_t pitch, int value, size_t width, size_t height) {
+  const cudaError_t error = Finish();
+  for (size_t i = 0; i < height; ++i) std::memset(static_cast<char*>(to) + i * pitch, value, width);
+  return error;
+}
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  switch (attribute) {
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = 9;
+      return cudaSuccess;
+    case cudaDevAttrMultiProcessorCount:
+      *value = gdn::emulator::kProcessors;
+      return cudaSuccess;
+    default:
+      return cudaErrorInvalidValue;
+  }
+}
+
+cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
+                            cudaStream_t) {
+  EnqueueOnHost("cudaMemcpyAsync", [to, from, bytes] { std::memcpy(to, from, bytes); });
+  return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
+  EnqueueOnHost("cudaMemsetAsync", [to, value, bytes] { std::memset(to, value, bytes); });
+  return cudaSuccess;
+}
+
+// All streams are one, in the order in which work was handed in.
+cudaError_t cudaStreamCreate(cudaStream_t* stream) {
+  *stream = nullptr;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  return cudaStreamCreate(stream);
+}
+cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return Finish(); }
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
+cudaError_t cudaDeviceSynchronize() { return Finish(); }
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = nullptr;
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return Finish(); }
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+  gdn::emulator::BeginCapture();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  auto grids = gdn::emulator::EndCapture();
+  if (std::exchange(gdn::emulator::capture_broken, false)) {
+    return cudaErrorStreamCaptureInvalidated;
+  }
+  *graph = new CUgraph_st{std::move(grids)};
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* made, cudaGraph_t graph, unsigned long long) {
+  *made = new CUgraphExec_st{graph->grids};
+  return cudaSuccess;
+}
+cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
+  for (const gdn::emulator::Grid& grid : graph->grids) gdn::emulator::Enqueue(grid);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+
+cudaError_t cudaHostRegister(void*, size_t, unsigned) { return cudaSuccess; }
+cudaError_t cudaHostUnregister(void*) { return cudaSuccess; }
+cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned) {
+  *device = host;
+  return cudaSuccess;
+}
+cudaError_t cudaIpcOpenMemHandle(void**, cudaIpcMemHandle_t, unsigned) {
+  return cudaErrorNotSupported;
+}
+cudaError_t cudaIpcCloseMemHandle(void*) { return cudaErrorNotSupported; }
+cudaError_t cudaGetDriverEntryPointByVersion(const char*, void**, unsigned, unsigned long long,
+                                             cudaDriverEntryPointQueryResult*) {
+  return cudaErrorNotSupported;
+}
+
+cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
+const char* cudaGetErrorName(cudaError_t error) { return cudaGetErrorString(error); }
+const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaSuccess ? "no error" : "an error of the emulated device";
+}
+
+}  // extern "C"
