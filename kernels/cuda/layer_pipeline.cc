@@ -227,6 +227,7 @@ void LayerPipeline::Prefill(const Step& step) {
   const bool hidden = step.shape.layout == InputLayout::kHidden;
   CheckInput(step);
   CoreInput in = hidden ? ProjectIn(step) : FromBlock(step);
+  if (hidden) CheckGates(step, in);
   ConvolveAndGate(step, in);
   DeltaRule(step, in);
   NormAndGate(step, in);
@@ -292,6 +293,21 @@ LayerPipeline::CoreInput LayerPipeline::ProjectIn(const Step& step) {
   in.a = at(b + g_.value_heads);
   in.ba_stride = in_stride_;
   return in;
+}
+
+// Infinity that the projections made of finite hidden states and that a sigmoid would make finite
+// again; all other infinity reaches the output.
+void LayerPipeline::CheckGates(const Step& step, const CoreInput& in) {
+  CheckRowsParams p;
+  p.rows = step.rows;
+  p.chunks = step.chunks;
+  p.tensor[p.tensors++] = {in.b, 2 * g_.value_heads, in.ba_stride, shape_.io};  // a follows b
+  if (g_.gate == Gate::kSigmoid) {
+    p.tensor[p.tensors++] = {in.z, g_.value_size(), in.z_stride, shape_.io};
+  }
+  p.fault = kFaultOverflow;
+  p.faults = step.faults();
+  step.errors.Add("check_gates", CheckRows(p, step.stream));
 }
 
 // q, k, v and the gates as the delta rule takes them; `in` becomes what names these. The norms of q

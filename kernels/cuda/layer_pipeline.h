@@ -67,6 +67,7 @@ class LayerPipeline {
   void CheckInput(const Step& step);
   CoreInput FromBlock(const Step& step) const;
   CoreInput ProjectIn(const Step& step);
+  void CheckGates(const Step& step, const CoreInput& in);
   void ConvolveAndGate(const Step& step, CoreInput& in);
   CausalConv1dFnParams Convolution(const Step& step, const CoreInput& in) const;
   FusedGdnGatingParams Gating(const Step& step, const CoreInput& in) const;

@@ -129,6 +129,35 @@ TEST_P(BackendFaults, OverflowOfTheIoType) {
   twin.Run(step, {RowFault::kOverflow});
 }
 
+// Finite hidden states of which the projections make infinity where a sigmoid follows: beta, g and
+// the gate of the norm would be finite numbers again.
+TEST_P(BackendFaults, GatesThatOverflowNameTheirRow) {
+  BackendShape shape = SmallShape();
+  shape.io = DType::kFp16;
+  shape.geometry.gate = Gate::kSigmoid;
+  const Geometry& g = shape.geometry;
+  const int64_t z = g.conv_dim(), b = z + g.value_size(), a = b + g.value_heads;
+  for (const int64_t row : {z, b, b + 1, a, a + 1}) {
+    RandomLayer layer(3, shape);
+    const float sign = (row - b) % 2 == 0 ? -1.0f : 1.0f;
+    for (int64_t i = 0; i < g.hidden_size; ++i) {
+      layer.in_proj().set(row * g.hidden_size + i, sign * 100.0f);
+    }
+    const std::unique_ptr<Backend> backend = GetParam()->make(shape);
+    ASSERT_TRUE(backend->LoadLayer(0, layer.weights()).ok());
+    for (const int64_t length : {1, 2, 70}) {
+      SCOPED_TRACE(::testing::Message() << "row " << row << ", length " << length);
+      Rng rng(11);
+      Step step(rng, shape, 0, InputLayout::kHidden,
+                {{.slot = 0, .length = length}, {.slot = 1, .length = length}});
+      for (int64_t e = 0; e < g.hidden_size; ++e) step.tensor(0).set(e, 1000.0f);
+      ASSERT_TRUE(step.Run(*backend).ok());
+      EXPECT_EQ(step.fault(0), RowFault::kOverflow);
+      EXPECT_EQ(step.fault(1), RowFault::kNone);
+    }
+  }
+}
+
 double Largest(const std::vector<double>& x) {
   double largest = 0;
   for (double e : x) largest = std::max(largest, std::abs(e));

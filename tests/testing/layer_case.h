@@ -68,6 +68,9 @@ class RandomLayer {
     return w;
   }
 
+  // [in_proj_size, hidden_size]
+  Tensor& in_proj() { return in_proj_; }
+
  private:
   Geometry g_;
   Tensor in_proj_, out_proj_, conv_weight_, conv_bias_, a_log_, dt_bias_, norm_;
