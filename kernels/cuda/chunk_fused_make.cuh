@@ -281,23 +281,23 @@ __device__ __forceinline__ void Solve(Maker& maker, const Square& kk, XOperands&
 }
 
 // PAD rows: o = 0, by one warp.
-template <typename Out>
+template <typename T>
 __device__ void StoreZeros(const ChunkSm90Params& p, int64_t token, int64_t tokens, int head) {
-  constexpr int kWidth = kSm90Dim * sizeof(Out) / sizeof(uint4);
-  Out* to = static_cast<Out*>(p.rule.o) + token * p.rule.o_stride + int64_t{head} * kSm90Dim;
+  constexpr int kWidth = kSm90Dim * sizeof(T) / sizeof(uint4);
+  T* to = static_cast<T*>(p.rule.o) + token * p.rule.o_stride + int64_t{head} * kSm90Dim;
   for (int64_t e = threadIdx.x % 32; e < tokens * kWidth; e += 32) {
     reinterpret_cast<uint4*>(to + e / kWidth * p.rule.o_stride)[e % kWidth] = {};
   }
 }
 
 // Goes on by `chunks` chunks and writes down the place, by one warp.
-template <typename Out>
+template <typename T>
 __device__ __forceinline__ void Step(const ChunkSm90Params& p, int chunks, int which, Maker& maker,
                                      Place& place) {
   Cursor cursor = maker.cursor;
   for (int i = 0; i < chunks; ++i) {
     cursor.Next(p, [&](int64_t token, int64_t tokens, int head) {
-      if (head % kMakers == which) StoreZeros<Out>(p, token, tokens, head);
+      if (head % kMakers == which) StoreZeros<T>(p, token, tokens, head);
     });
   }
   __syncwarp();
@@ -309,7 +309,7 @@ __device__ __forceinline__ void Step(const ChunkSm90Params& p, int chunks, int w
 }
 
 // Makes every other chunk's X and P, from the block's first on or from its second.
-template <typename T, typename Out>
+template <typename T>
 __device__ void Make(const ChunkSm90Params& p, Shared& shared, int which) {
   Maker& maker = shared.makers[which];
   const bool steps = GroupWarp() == 1;
@@ -318,7 +318,7 @@ __device__ void Make(const ChunkSm90Params& p, Shared& shared, int which) {
     cursor.Begin(p);
     if (threadIdx.x % 32 == 0) maker.cursor = cursor;
     __syncwarp();
-    Step<Out>(p, 1 + which, which, maker, maker.places[0]);
+    Step<T>(p, 1 + which, which, maker, maker.places[0]);
   }
   MakerSync();
   LoadNext<T>(p, maker.places[0], 0, maker);
@@ -333,7 +333,7 @@ __device__ void Make(const ChunkSm90Params& p, Shared& shared, int which) {
     CopyAsyncWait();
     AsyncProxyFence();
     MakerSync();
-    if (steps) Step<Out>(p, kMakers, which, maker, next);
+    if (steps) Step<T>(p, kMakers, which, maker, next);
     Square kk;
     MultiplyKeys<T>(p, at.length, maker.k[buffer], maker.q[buffer], maker, kk);
     wait_used(n);

@@ -21,7 +21,7 @@ __device__ void InitBarriers(Shared& shared) {
   BarrierInitFence();
 }
 
-template <typename T, typename Out, typename S>
+template <typename T, typename S>
 __global__ void __launch_bounds__(kThreads, 1) FusedKernel(ChunkSm90Params p) {
   extern __shared__ __align__(1024) unsigned char dynamic[];
   Shared& shared = *reinterpret_cast<Shared*>(dynamic);
@@ -32,37 +32,31 @@ __global__ void __launch_bounds__(kThreads, 1) FusedKernel(ChunkSm90Params p) {
   GridDependencyLaunch();
   if (group < kHalves) {
     WarpgroupTakeRegisters<kKeepRegisters>();
-    Keep<T, Out, S>(p, shared);
+    Keep<T, S>(p, shared);
   } else {
     WarpgroupGiveRegisters<kMakeRegisters>();
-    Make<T, Out>(p, shared, group - kHalves);
+    Make<T>(p, shared, group - kHalves);
   }
 }
 
-template <typename T, typename Out, typename S>
+template <typename T, typename S>
 cudaError_t Launch(const ChunkSm90Params& p, cudaStream_t stream) {
-  return LaunchDependent(FusedKernel<T, Out, S>, p.plan.fused_blocks, kThreads, sizeof(Shared),
-                         stream, p);
-}
-
-template <typename T, typename Out>
-cudaError_t LaunchState(const ChunkSm90Params& p, cudaStream_t stream) {
-  return p.rule.ssm.type == DType::kBf16 ? Launch<T, Out, __nv_bfloat16>(p, stream)
-                                         : Launch<T, Out, float>(p, stream);
+  return LaunchDependent(FusedKernel<T, S>, p.plan.fused_blocks, kThreads, sizeof(Shared), stream,
+                         p);
 }
 
 template <typename T>
-cudaError_t LaunchOut(const ChunkSm90Params& p, cudaStream_t stream) {
-  return p.rule.o_type == DType::kFp32 ? LaunchState<T, float>(p, stream)
-                                       : LaunchState<T, T>(p, stream);
+cudaError_t LaunchState(const ChunkSm90Params& p, cudaStream_t stream) {
+  return p.rule.ssm.type == DType::kBf16 ? Launch<T, __nv_bfloat16>(p, stream)
+                                         : Launch<T, float>(p, stream);
 }
 
 }  // namespace
 }  // namespace fused
 
 cudaError_t ChunkFusedSm90(const ChunkSm90Params& p, cudaStream_t stream) {
-  return p.rule.io == DType::kFp16 ? fused::LaunchOut<__half>(p, stream)
-                                   : fused::LaunchOut<__nv_bfloat16>(p, stream);
+  return p.rule.io == DType::kFp16 ? fused::LaunchState<__half>(p, stream)
+                                   : fused::LaunchState<__nv_bfloat16>(p, stream);
 }
 
 }  // namespace gdn::cuda

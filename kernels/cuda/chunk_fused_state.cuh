@@ -28,41 +28,31 @@ __device__ __forceinline__ void MakeY(const Maker& maker, int half, const Tokens
   }
 }
 
-// Sums of half the tokens to where they belong, of 16 bits by way of the values' place.
-template <typename Out>
+// Sums of half the tokens to where they belong, by way of the values' place.
+template <typename T>
 __device__ __forceinline__ void StoreOutput(const ChunkSm90Params& p, const Tokens& o, int half,
                                             const Place& at, uint4* place) {
   const int lane = threadIdx.x % 32;
   const int64_t stride = p.rule.o_stride;
-  Out* to = static_cast<Out*>(p.rule.o) + at.token * stride + int64_t{at.head} * kSm90Dim;
-  if constexpr (sizeof(Out) == 2) {
-    const PanelLane panels(SharedAddress(place));
+  T* to = static_cast<T*>(p.rule.o) + at.token * stride + int64_t{at.head} * kSm90Dim;
+  const PanelLane panels(SharedAddress(place));
 #pragma unroll
-    for (int t = 0; t < kTokenTiles; ++t) {
-      StoreMatricesTransposed(
-          PanelLane::At(panels.straight, half * kTokens + t * kTileDim, ValueTile()),
-          PackLeft<Out>(SumOf(o, t)).r);
-    }
-    __syncwarp();
-    // Two lanes a token; eight lanes' tokens lie in different banks.
-    const int first = half * kTokens + lane / 2 % 4 * 2 + lane / 8 % 2 + lane / 16 * 8;
-    const int piece = 2 * ValueTile() + lane % 2;
-    const uint4* from = place + PanelPiece(first, piece);
-    to += first * stride + piece * 8;
+  for (int t = 0; t < kTokenTiles; ++t) {
+    StoreMatricesTransposed(
+        PanelLane::At(panels.straight, half * kTokens + t * kTileDim, ValueTile()),
+        PackLeft<T>(SumOf(o, t)).r);
+  }
+  __syncwarp();
+  // Two lanes a token; eight lanes' tokens lie in different banks.
+  const int first = half * kTokens + lane / 2 % 4 * 2 + lane / 8 % 2 + lane / 16 * 8;
+  const int piece = 2 * ValueTile() + lane % 2;
+  const uint4* from = place + PanelPiece(first, piece);
+  to += first * stride + piece * 8;
 #pragma unroll
-    for (int t = 0; t < kTokenTiles; ++t) {
-      const uint4 x = from[t * kTileDim * (kPanelRowBytes / 16)];
-      if (first + t * kTileDim < at.length) {
-        *reinterpret_cast<uint4*>(to + t * kTileDim * stride) = x;
-      }
-    }
-  } else {
-    const int first = half * kTokens + lane % 4 * 2;
-    to += first * stride + ValueTile() * kTileDim + lane / 4;
-#pragma unroll
-    for (int e = 0; e < kTokens / 2; ++e) {
-      const int token = e / 4 * 8 + e % 2;
-      if (first + token < at.length) to[token * stride + e / 2 % 2 * 8] = o[e];
+  for (int t = 0; t < kTokenTiles; ++t) {
+    const uint4 x = from[t * kTileDim * (kPanelRowBytes / 16)];
+    if (first + t * kTileDim < at.length) {
+      *reinterpret_cast<uint4*>(to + t * kTileDim * stride) = x;
     }
   }
 }
@@ -70,7 +60,7 @@ __device__ __forceinline__ void StoreOutput(const ChunkSm90Params& p, const Toke
 // One chunk, four products:
 //   U = S kᵀ;  S += Y X with Y = v + for_y * U;  O = S qᵀ of the S before;  O = for_o * O + Y Pᵀ
 // all transposed, so that S and Y keep to registers.
-template <typename T, typename Out>
+template <typename T>
 __device__ __forceinline__ void Advance(const ChunkSm90Params& params, Maker& maker, int buffer,
                                         const Place& at, State& s) {
   constexpr int kHalfRows = kTokens * kPanelRowBytes / 16;
@@ -126,7 +116,7 @@ __device__ __forceinline__ void Advance(const ChunkSm90Params& params, Maker& ma
     WarpgroupCommit();
     WarpgroupWait();
     WarpgroupTouch(o);
-    StoreOutput<Out>(params, o, half, at, maker.v);
+    StoreOutput<T>(params, o, half, at, maker.v);
   };
   {
     Tokens o;
@@ -145,7 +135,7 @@ __device__ __forceinline__ void Advance(const ChunkSm90Params& params, Maker& ma
 }
 
 // The block's chunks one after another.
-template <typename T, typename Out, typename S>
+template <typename T, typename S>
 __device__ void Keep(const ChunkSm90Params& p, Shared& shared) {
   S* pool = static_cast<S*>(p.rule.ssm.data);
   State s;
@@ -157,7 +147,7 @@ __device__ void Keep(const ChunkSm90Params& p, Shared& shared) {
     if (at.length == 0) break;
     const int row = ValueTile() * kTileDim;
     if (at.first) LoadState(pool + at.state + row * kSm90Dim, at.restore, s);
-    Advance<T, Out>(p, maker, buffer, at, s);
+    Advance<T>(p, maker, buffer, at, s);
     if (at.last && pool != nullptr) StoreState(s, pool + at.state + row * kSm90Dim);
     __syncwarp();
     if (threadIdx.x % 32 == 0) BarrierArrive(SharedAddress(&shared.used[n % kMakers]));

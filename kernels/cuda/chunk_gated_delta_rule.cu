@@ -200,7 +200,8 @@ cudaError_t OnTensorCores(const ChunkGatedDeltaRuleParams& p, const Chunks& chun
     params.plan = cut->chunks;
     params.segments = cut->segments;
   } else {
-    params.plan = PlanChunks(p.heads, {p.rows.count, chunks.count, chunks.longest}, sms);
+    params.plan = PlanChunks(p.heads, {p.rows.count, chunks.count, chunks.longest}, sms,
+                             /*may_fuse=*/p.o_type == p.io);
   }
   if (params.plan.fused_blocks > 0) return ChunkFusedSm90(params, stream);
   error = ChunkPrepareSm90(params, stream);

@@ -51,7 +51,7 @@ bool Fused(const Heads& heads, const ChunkSizes& sizes, int sms) {
 
 }  // namespace
 
-ChunkPlan PlanChunks(const Heads& heads, const ChunkSizes& sizes, int sms) {
+ChunkPlan PlanChunks(const Heads& heads, const ChunkSizes& sizes, int sms, bool may_fuse) {
   const auto [rows, chunks, longest] = sizes;
   const int group = heads.value_heads / heads.key_heads;
   const int64_t chains = rows * heads.value_heads;
@@ -59,7 +59,7 @@ ChunkPlan PlanChunks(const Heads& heads, const ChunkSizes& sizes, int sms) {
                     .lead_blocks = sms / 2 * 2,
                     .item_heads = std::min(group, kMaxItemHeads),
                     .chain_clusters = chains};
-  if (Fused(heads, sizes, sms)) {
+  if (may_fuse && Fused(heads, sizes, sms)) {
     plan.fused_blocks = static_cast<int>(std::min<int64_t>(chains, sms));
     return plan;
   }

@@ -26,7 +26,7 @@ struct ChunkPlan {
   int64_t chain_clusters = 0;  // of two blocks; each takes heads of rows one after another
 };
 
-// On `sms` SMs.
-ChunkPlan PlanChunks(const Heads& heads, const ChunkSizes& sizes, int sms);
+// On `sms` SMs. With `may_fuse` false never fused.
+ChunkPlan PlanChunks(const Heads& heads, const ChunkSizes& sizes, int sms, bool may_fuse = true);
 
 }  // namespace gdn::cuda
