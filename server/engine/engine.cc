@@ -53,7 +53,7 @@ Engine::Engine(EngineOptions options, Backend* backend)
 
 void Engine::Submit(const std::shared_ptr<gdn::Step>& step, absl::Time now) {
   // First, since nothing keeps this engine once the step is answered.
-  outbox_.SendOne();
+  outbox_->SendOne();
   step->submitted = now;
   if (device_lost_) {
     return Refuse(*step, DeviceLost());
@@ -98,7 +98,7 @@ void Engine::Answer(const Task& task, Fault fault, StepAnswer answer) {
   slots_used_ = table_.used();
   mailbox_.Done(*task.step);
   observer_->StepEnds(*task.step, answer);
-  outbox_.Put({task.step, std::move(fault), std::move(answer)});
+  outbox_->Put({task.step, std::move(fault), std::move(answer)});
 }
 
 void Engine::RunCall(Call& call, absl::Time now) {
@@ -124,7 +124,7 @@ void Engine::Close(absl::Time now) {
       Answer(*task, Draining(), {});
     }
   }
-  outbox_.SendAll();
+  outbox_->SendAll();
   queue_.clear();
 }
 
@@ -293,7 +293,7 @@ void Engine::DropUnwanted(absl::Time now) {
     Drop(*task);
     return true;
   });
-  outbox_.SendAll();
+  outbox_->SendAll();
 }
 
 void Engine::Drop(Task& task) {

@@ -52,7 +52,8 @@ class Engine {
   // Hands in a validated step. Where the queue is full, or the engine is closed or broken, the step
   // is refused at once on the calling thread. There too the input of a prefill that will run in
   // pieces is looked through for NaN and infinity. It may also tell another step's caller its
-  // answer: `done` is called on the engine's thread, or on one that is in Submit.
+  // answer: `done` is called on the engine's thread, or on one that is in Submit or sends from the
+  // outbox.
   void Submit(const std::shared_ptr<Step>& step, absl::Time now);
   // Hands in a call, which is refused likewise.
   void Submit(const std::shared_ptr<Call>& call, absl::Time now);
@@ -74,6 +75,8 @@ class Engine {
   uint64_t steps_taken() const { return steps_taken_; }
   void Wait(absl::Time until) { mailbox_.Wait(until); }
   void Wake() { mailbox_.Wake(); }
+  // Answers that wait to be sent, for who may send one. May outlive the engine, and is empty then.
+  const std::shared_ptr<Outbox>& outbox() const { return outbox_; }
   // Whether Submit would take the step now: for who has work to do before it.
   bool HasRoom(const gdn::Step& step) const {
     return mailbox_.Room(step) == Mailbox::Result::kTaken;
@@ -156,7 +159,7 @@ class Engine {
   EngineObserver no_observer_;
   EngineObserver* const observer_;
   Mailbox mailbox_;
-  Outbox outbox_;
+  const std::shared_ptr<Outbox> outbox_ = std::make_shared<Outbox>();
   SlotTable table_;
   AnswerStore answers_;
   Tasks queue_;          // in order of arrival

@@ -28,7 +28,7 @@ bool IsSpoilt(const Task& task) {
 void Engine::BeginSteps(Tasks tasks, absl::Time now) {
   after_prefill_ = tasks.front()->item.kind == QueueItem::Kind::kPrefill;
   std::erase_if(tasks, [&](const auto& task) { return !Prepare(*task, now); });
-  outbox_.SendAll();
+  outbox_->SendAll();
   if (tasks.empty()) return;
   if (spare_.empty()) spare_.push_back(std::make_unique<InFlight>());
   InFlight& batch = *spare_.back();
@@ -151,7 +151,7 @@ void Engine::EndOldest(absl::Time now) {
     TakeFaults(*batch, *task);
     if (IsOver(*task)) Finish(*task, now);
   }
-  outbox_.SendAll();
+  outbox_->SendAll();
   for (std::unique_ptr<Task>& task : batch->tasks) {
     if (overlaps_) lines_.LetGo(task->keys);
     PutAway(std::move(task));

@@ -1,6 +1,6 @@
 // Answers on their way from the engine to those who wait. To send one takes longer than to make it,
-// so whoever is about to hand in a step may send one too, but none that is Step::in_order: two
-// threads that send pass each other. Thread-safe.
+// so whoever is about to hand in a step, or has seen its own answer go, may send one too, but none
+// that is Step::in_order: two threads that send pass each other. Thread-safe.
 #pragma once
 
 #include <atomic>

@@ -25,6 +25,7 @@ UnaryStep::UnaryStep(const Readiness& readiness, StepKind kind,
   const Fault fault = Begin(readiness, hosted, kind, request);
   // The reactor may be gone as soon as it is finished or its step handed in.
   if (fault.ok()) {
+    outbox_ = hosted->engine->outbox();
     hosted->engine->Submit(step_, absl::Now());
   } else {
     Finished(fault, {});
@@ -54,6 +55,12 @@ void UnaryStep::Finished(const Fault& fault, const StepAnswer& answer) {
     PushBack(fault, context_);
   }
   Finish(meter_.End(fault, *response_));
+}
+
+void UnaryStep::OnDone() {
+  const std::shared_ptr<Outbox> outbox = std::move(outbox_);
+  delete this;
+  if (outbox != nullptr) outbox->SendOne();
 }
 
 void UnaryStep::OnCancel() {

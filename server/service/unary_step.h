@@ -6,6 +6,7 @@
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
+#include "server/engine/outbox.h"
 #include "server/service/call_meter.h"
 #include "server/service/hosted.h"
 #include "server/wire/step.h"
@@ -22,14 +23,17 @@ class UnaryStep : public grpc::ServerUnaryReactor {
               const grpc::ByteBuffer& request);
   void Finished(const Fault& fault, const StepAnswer& answer);
   void OnCancel() override;
-  void OnDone() override { delete this; }
-  // What happens here takes no time and no lock, so no thread of gRPC's need be woken for it.
+  // On the thread of gRPC's that was woken to hear that the answer has gone. It sends another one:
+  // each that the engine's thread sends wakes one of gRPC's, one that gRPC's sends wakes nobody.
+  void OnDone() override;
+  // What happens here takes little time, so no other thread of gRPC's need be woken for it.
   bool InternalInlineable() override { return true; }
 
   const CallMeter meter_;
   grpc::CallbackServerContext* const context_;
   grpc::ByteBuffer* const response_;
   std::shared_ptr<Step> step_;
+  std::shared_ptr<Outbox> outbox_;  // null where the step is refused
 };
 
 }  // namespace gdn

@@ -89,7 +89,8 @@ struct StepAnswer {
 
 // A validated step in the engine's hands. `done` is called exactly once, with a fault that is ok()
 // or an answer that is to be ignored: on the engine's thread, or, unless `in_order`, on one that
-// hands in another step, or on its own where the engine refuses it at once.
+// hands in another step or has seen the answer to one go, or on its own where the engine refuses it
+// at once.
 struct Step {
   StepKind kind = StepKind::kDecode;
   StepRequest request;

@@ -329,6 +329,22 @@ TEST_F(ServiceTest, ManyClientsAtOnce) {
   for (const char* id : {"a", "b", "c", "d"}) EXPECT_EQ(PositionOf(id), uint64_t{kSteps});
 }
 
+// One before its step is handed in, one once its answer has gone.
+TEST_F(ServiceTest, ACallSendsAnswersOfOthers) {
+  Host();
+  EndEngine();  // so that nobody else sends
+  std::vector<std::future<void>> sent;
+  for (int i = 0; i < 2; ++i) {
+    const auto promise = std::make_shared<std::promise<void>>();
+    sent.push_back(promise->get_future());
+    auto step = std::make_shared<Step>();
+    step->done = [promise](const Fault&, const StepAnswer&) { promise->set_value(); };
+    engine_->outbox()->Put({std::move(step), {}, {}});
+  }
+  EXPECT_EQ(ReasonOf(Decode(ById({"a"}, {1}, true))), "DRAINING");
+  for (const std::future<void>& one : sent) one.wait();
+}
+
 TEST_F(ServiceTest, CallsThatWaitAtTheEndAreRefused) {
   Host();
   std::future<grpc::Status> blocked = BlockEngine();
