@@ -1,8 +1,11 @@
 #include "tests/emulator/copies.h"
 
 #include <cstring>
+#include <memory>
+#include <utility>
 
 #include "tests/emulator/machine.h"
+#include "tests/emulator/shared_memory.h"
 
 namespace gdn::emulator {
 namespace {
@@ -16,12 +19,30 @@ struct Counts {
 };
 static_assert(sizeof(Counts) == sizeof(uint64_t));
 
-Counts& At(uint32_t barrier) { return *static_cast<Counts*>(SharedPlace(barrier, sizeof(Counts))); }
+Counts& At(uint32_t barrier) {
+  if (barrier % sizeof(Counts) != 0) Fail("a barrier that is not aligned");
+  return *reinterpret_cast<Counts*>(SharedPlace(barrier, sizeof(Counts)).data);
+}
 
 void Settle(Counts& counts) {
   if (counts.pending != 0 || counts.bytes != 0) return;
   counts.phase ^= 1;
   counts.pending = counts.expected;
+}
+
+void Arrive(Counts& counts) {
+  if (counts.pending == 0) return FailLater("more arrivals than a barrier expects");
+  --counts.pending;
+  Settle(counts);
+}
+
+// A copy into or out of a block's shared memory, which must not end before.
+void LaterIn(Block& block, std::function<void()> copy) {
+  ++block.copies;
+  Later([&block, copy = std::move(copy)] {
+    copy();
+    --block.copies;
+  });
 }
 
 void CheckBulk(const void* global, uint32_t shared, unsigned bytes) {
@@ -41,20 +62,17 @@ void InitBarrier(uint32_t barrier, unsigned arrivals) {
 
 void ArriveAt(uint32_t barrier, unsigned bytes) {
   Counts& counts = At(barrier);
-  if (counts.pending == 0) Fail("more arrivals than a barrier expects");
   counts.bytes += bytes;
-  --counts.pending;
-  Settle(counts);
+  Arrive(counts);
 }
 
 void WaitAt(uint32_t barrier, unsigned parity) {
-  const auto* word = static_cast<const uint64_t*>(SharedPlace(barrier, sizeof(uint64_t)));
+  const auto* word = reinterpret_cast<const uint64_t*>(&At(barrier));
   WaitFor({word, 1, parity, "at an mbarrier"});
 }
 
 void CopyByThread(uint32_t to, const void* from, unsigned bytes) {
-  void* place = SharedPlace(to, bytes);
-  const auto copy = [place, from, bytes] {
+  auto copy = [place = SharedPlace(to, bytes).data, from, bytes] {
     if (from == nullptr) {
       std::memset(place, 0, bytes);
     } else {
@@ -64,7 +82,7 @@ void CopyByThread(uint32_t to, const void* from, unsigned bytes) {
   if (Chance(2)) {
     copy();
   } else {
-    self->copies.back().push_back(copy);
+    self->copies.back().emplace_back(std::move(copy));
   }
 }
 
@@ -80,29 +98,29 @@ void WaitForCopies(unsigned kept) {
 }
 
 void ArriveAfterCopies(uint32_t barrier) {
-  auto groups = std::move(self->copies);
-  self->copies.assign(1, {});
-  Later([groups = std::move(groups), counts = &At(barrier)] {
+  auto groups = std::exchange(self->copies, {{}});
+  LaterIn(*self->block, [groups = std::move(groups), counts = &At(barrier)] {
     for (const auto& group : groups) {
       for (const auto& copy : group) copy();
     }
-    --counts->pending;
-    Settle(*counts);
+    Arrive(*counts);
   });
 }
 
 void CopyCounted(uint32_t to, const void* from, unsigned bytes, uint32_t barrier) {
   CheckBulk(from, to, bytes);
-  Later([place = SharedPlace(to, bytes), from, bytes, counts = &At(barrier)] {
-    std::memcpy(place, from, bytes);
+  const Place place = SharedPlace(to, bytes);
+  LaterIn(*place.block, [data = place.data, from, bytes, counts = &At(barrier)] {
+    std::memcpy(data, from, bytes);
     counts->bytes -= bytes;
     Settle(*counts);
   });
 }
 
 void StoreCounted(uint32_t to, float x, uint32_t barrier) {
-  Later([place = SharedPlace(to, sizeof(x)), x, counts = &At(barrier)] {
-    std::memcpy(place, &x, sizeof(x));
+  const Place place = SharedPlace(to, sizeof(x));
+  LaterIn(*place.block, [data = place.data, x, counts = &At(barrier)] {
+    std::memcpy(data, &x, sizeof(x));
     counts->bytes -= sizeof(x);
     Settle(*counts);
   });
@@ -113,8 +131,9 @@ void StoreByEngine(void* to, uint32_t from, unsigned bytes) {
   if (self->stores.empty()) CommitStores();
   const std::shared_ptr<uint64_t> group = self->stores.back();
   ++*group;
-  Later([to, place = SharedPlace(from, bytes), bytes, group] {
-    std::memcpy(to, place, bytes);
+  const Place place = SharedPlace(from, bytes);
+  LaterIn(*place.block, [to, data = place.data, bytes, group] {
+    std::memcpy(to, data, bytes);
     --*group;
   });
 }

@@ -1,10 +1,16 @@
 // What the projections call of cuBLASLt: products in fp32, enqueued as kernels of one thread.
 #include <cublasLt.h>
 
-#include "tests/emulator/machine.h"
+#include <cstdint>
+#include <utility>
+
 #include "tests/emulator/matrix.h"
+#include "tests/emulator/runtime.h"
 
 namespace gdn::emulator {
+
+Resources cublas_lt;
+
 namespace {
 
 // cublasLtMatrixLayout_t: a matrix column by column.
@@ -54,31 +60,44 @@ void Multiply(const void* w, const Layout& of_w, const void* x, const Layout& of
   }
 }
 
-template <typename To, typename From>
-To* As(From* from) {
-  return reinterpret_cast<To*>(from);
+// What cuBLASLt makes and is handed back, of which layouts alone have to be known.
+template <typename Opaque, typename T>
+cublasStatus_t Make(Opaque** made, T content) {
+  if (!cublas_lt.Take()) return CUBLAS_STATUS_ALLOC_FAILED;
+  *made = reinterpret_cast<Opaque*>(new T(content));
+  return CUBLAS_STATUS_SUCCESS;
 }
+
+template <typename T, typename Opaque>
+cublasStatus_t Destroy(Opaque* made) {
+  --cublas_lt.held;
+  delete reinterpret_cast<T*>(made);
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+struct Empty {};
+
+const Layout& Of(cublasLtMatrixLayout_t layout) { return *reinterpret_cast<Layout*>(layout); }
 
 }  // namespace
 }  // namespace gdn::emulator
 
-using gdn::emulator::As;
+using gdn::emulator::Destroy;
+using gdn::emulator::Empty;
 using gdn::emulator::Layout;
+using gdn::emulator::Make;
+using gdn::emulator::Of;
 
 extern "C" {
 
-cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
-  *handle = nullptr;
-  return CUBLAS_STATUS_SUCCESS;
-}
-cublasStatus_t cublasLtDestroy(cublasLtHandle_t) { return CUBLAS_STATUS_SUCCESS; }
+cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) { return Make(handle, Empty{}); }
+cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) { return Destroy<Empty>(handle); }
 
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* made, cublasComputeType_t,
                                         cudaDataType_t) {
-  *made = nullptr;
-  return CUBLAS_STATUS_SUCCESS;
+  return Make(made, Empty{});
 }
-cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t) { return CUBLAS_STATUS_SUCCESS; }
+cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t made) { return Destroy<Empty>(made); }
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t, cublasLtMatmulDescAttributes_t,
                                               const void*, size_t) {
   return CUBLAS_STATUS_SUCCESS;
@@ -86,20 +105,17 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t, cublasLtMatm
 
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* made, cudaDataType type,
                                           uint64_t rows, uint64_t columns, int64_t stride) {
-  *made = As<cublasLtMatrixLayoutOpaque_t>(new Layout{type, rows, columns, stride});
-  return CUBLAS_STATUS_SUCCESS;
+  return Make(made, Layout{type, rows, columns, stride});
 }
-cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
-  delete As<Layout>(layout);
-  return CUBLAS_STATUS_SUCCESS;
+cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t made) {
+  return Destroy<Layout>(made);
 }
 
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* made) {
-  *made = nullptr;
-  return CUBLAS_STATUS_SUCCESS;
+  return Make(made, Empty{});
 }
-cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t) {
-  return CUBLAS_STATUS_SUCCESS;
+cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t made) {
+  return Destroy<Empty>(made);
 }
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t,
                                                     cublasLtMatmulPreferenceAttributes_t,
@@ -125,9 +141,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t, const void
                               const cublasLtMatmulAlgo_t*, void*, size_t, cudaStream_t) {
   gdn::emulator::Grid grid;
   grid.name = "cublasLtMatmul";
-  grid.kernel = [w, x, y, of_w = *As<Layout>(of_w), of_x = *As<Layout>(of_x),
-                 of_y = *As<Layout>(of_y)] { gdn::emulator::Multiply(w, of_w, x, of_x, y, of_y); };
-  gdn::emulator::Enqueue(std::move(grid));
+  grid.kernel = [w, x, y, of_w = Of(of_w), of_x = Of(of_x), of_y = Of(of_y)] {
+    gdn::emulator::Multiply(w, of_w, x, of_x, y, of_y);
+  };
+  gdn::emulator::Launched(std::move(grid));
   return CUBLAS_STATUS_SUCCESS;
 }
 

@@ -1,5 +1,8 @@
 #include "tests/emulator/matrix.h"
 
+#include "tests/emulator/machine.h"
+#include "tests/emulator/shared_memory.h"
+
 namespace gdn::emulator {
 namespace {
 
@@ -40,7 +43,7 @@ void Store(const void* const* in, void* const*) {
 
 Lane LaneAt(uint32_t address, uint32_t* r) {
   if (address % 16 != 0) Fail("a row of a matrix that is not aligned");
-  return {static_cast<uint16_t*>(SharedPlace(address, 16)), r};
+  return {reinterpret_cast<uint16_t*>(SharedPlace(address, 16).data), r};
 }
 
 }  // namespace

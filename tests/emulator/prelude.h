@@ -14,6 +14,8 @@
 #include <utility>
 
 #include "tests/emulator/machine.h"
+#include "tests/emulator/runtime.h"
+#include "tests/emulator/shared_memory.h"
 #include "tests/emulator/warp.h"
 
 #undef __launch_bounds__
@@ -75,8 +77,8 @@ inline unsigned atomicAnd(unsigned* p, unsigned x) { return std::exchange(*p, *p
 inline void __threadfence() {}
 
 inline void __syncwarp() { gdn::emulator::MeetWarp(); }
-inline void __syncthreads() { gdn::emulator::MeetBlock(0, -1, false); }
-inline int __syncthreads_or(int x) { return gdn::emulator::MeetBlock(0, -1, x != 0); }
+inline void __syncthreads() { gdn::emulator::MeetBlock(0, 0, false); }
+inline int __syncthreads_or(int x) { return gdn::emulator::MeetBlock(0, 0, x != 0); }
 
 // Of whole warps.
 inline unsigned __ballot_sync(unsigned, bool x) { return gdn::emulator::Ballot(x); }
@@ -116,9 +118,9 @@ struct Launcher {
   Grid grid;
 
   template <typename... Args>
-  void operator()(const Args&... args) {
+  cudaError_t operator()(const Args&... args) {
     grid.kernel = [kernel = kernel, args = std::make_tuple(args...)] { std::apply(kernel, args); };
-    Enqueue(std::move(grid));
+    return Launched(std::move(grid));
   }
 };
 
@@ -133,7 +135,7 @@ Launcher<Kernel> Launch(const char* name, Kernel kernel, dim3 size, dim3 block, 
   return {kernel, std::move(grid)};
 }
 
-// Kernels in clusters by an attribute of their own are in pairs.
+// Clusters that a kernel has by __cluster_dims__ are pairs.
 template <typename... Params, typename... Args>
 cudaError_t LaunchEx(const char* name, const cudaLaunchConfig_t* config, void (*kernel)(Params...),
                      const Args&... args) {
@@ -148,8 +150,7 @@ cudaError_t LaunchEx(const char* name, const cudaLaunchConfig_t* config, void (*
       launch.grid.dependent = attribute.val.programmaticStreamSerializationAllowed != 0;
     }
   }
-  launch(args...);
-  return cudaSuccess;
+  return launch(args...);
 }
 
 }  // namespace gdn::emulator

@@ -1,6 +1,7 @@
 // wgmma: products of a warpgroup, done some time between the asking and the wait.
 #pragma once
 
+#include "tests/emulator/machine.h"
 #include "tests/emulator/matrix.h"
 
 namespace gdn::emulator {

@@ -1,6 +1,7 @@
 // The CUDA runtime over the machine in software: what the ops and their tests call of it. Copies
 // and kernels run when somebody waits for them.
-#include <cuda_runtime_api.h>
+#include "tests/emulator/runtime.h"
+
 #include <sys/mman.h>
 
 #include <cstdio>
@@ -11,9 +12,12 @@
 #include <vector>
 
 #include "tests/emulator/machine.h"
-#include "tests/emulator/warp.h"
+#include "tests/emulator/residents.h"
 
 namespace gdn::emulator {
+
+Resources memory;
+
 namespace {
 
 constexpr size_t kPage = 4096;
@@ -24,7 +28,12 @@ struct Mapping {
 };
 std::map<void*, Mapping> mappings;
 
+cudaError_t last_error = cudaSuccess;
+bool capture_broken = false;
+
 size_t RoundUp(size_t x, size_t to) { return (x + to - 1) / to * to; }
+
+cudaError_t Failed(cudaError_t error) { return last_error = error; }
 
 // Whatever is not a kernel, in its place among them.
 void EnqueueOnHost(const char* name, std::function<void()> work) {
@@ -34,23 +43,37 @@ void EnqueueOnHost(const char* name, std::function<void()> work) {
   Enqueue(std::move(grid));
 }
 
-bool capture_broken = false;
-
 cudaError_t Finish() {
   if (IsCapturing()) {
     capture_broken = true;
-    return cudaErrorStreamCaptureUnsupported;
+    return Failed(cudaErrorStreamCaptureUnsupported);
   }
   const std::string failure = RunAll();
   if (failure.empty()) return cudaSuccess;
   std::fprintf(stderr, "emulated device: %s\n", failure.c_str());
-  return cudaErrorLaunchFailure;
+  return Failed(cudaErrorLaunchFailure);
 }
 
 }  // namespace
+
+bool Resources::Take() {
+  if (until_refused == 0) {
+    until_refused = -1;
+    return false;
+  }
+  if (until_refused > 0) --until_refused;
+  ++held;
+  return true;
+}
+
+cudaError_t Launched(Grid grid) {
+  return Enqueue(std::move(grid)) ? cudaSuccess : Failed(cudaErrorInvalidConfiguration);
+}
+
 }  // namespace gdn::emulator
 
 using gdn::emulator::EnqueueOnHost;
+using gdn::emulator::Failed;
 using gdn::emulator::Finish;
 
 struct CUgraph_st {
@@ -65,11 +88,15 @@ extern "C" {
 // What is read or written beyond its end ends the program.
 cudaError_t cudaMalloc(void** place, size_t bytes) {
   using namespace gdn::emulator;
+  if (!memory.Take()) return Failed(cudaErrorMemoryAllocation);
   const size_t used = RoundUp(bytes, 16);
   const size_t mapped = RoundUp(used, kPage) + kPage;
   auto* begin = static_cast<char*>(mmap(nullptr, mapped, PROT_READ | PROT_WRITE,
                                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-  if (begin == MAP_FAILED) return cudaErrorMemoryAllocation;
+  if (begin == MAP_FAILED) {
+    --memory.held;
+    return Failed(cudaErrorMemoryAllocation);
+  }
   mprotect(begin + mapped - kPage, kPage, PROT_NONE);
   *place = begin + mapped - kPage - used;
   mappings[*place] = {begin, mapped};
@@ -80,6 +107,7 @@ cudaError_t cudaFree(void* place) {
   using namespace gdn::emulator;
   const auto at = mappings.find(place);
   if (at == mappings.end()) return place == nullptr ? cudaSuccess : cudaErrorInvalidValue;
+  --memory.held;
   munmap(at->second.begin, at->second.bytes);
   mappings.erase(at);
   return cudaSuccess;
@@ -102,8 +130,9 @@ cudaError_t cudaMemset(void* to, int value, size_t bytes) {
 
 cudaError_t cudaMemset2D(void* to, size_t pitch, int value, size_t width, size_t height) {
   const cudaError_t error = Finish();
+  if (error != cudaSuccess) return error;
   for (size_t i = 0; i < height; ++i) std::memset(static_cast<char*>(to) + i * pitch, value, width);
-  return error;
+  return cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceCount(int* count) {
@@ -207,8 +236,8 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char*, void**, unsigned, unsi
   return cudaErrorNotSupported;
 }
 
-cudaError_t cudaGetLastError() { return cudaSuccess; }
-cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
+cudaError_t cudaGetLastError() { return std::exchange(gdn::emulator::last_error, cudaSuccess); }
+cudaError_t cudaPeekAtLastError() { return gdn::emulator::last_error; }
 const char* cudaGetErrorName(cudaError_t error) { return cudaGetErrorString(error); }
 const char* cudaGetErrorString(cudaError_t error) {
   return error == cudaSuccess ? "no error" : "an error of the emulated device";

@@ -4,6 +4,25 @@
 #include <utility>
 
 namespace gdn::emulator {
+namespace {
+
+void EndMeeting(Warp& warp) {
+  warp.arrived = 0;
+  if (warp.meeting != nullptr) warp.meeting(warp.in, warp.out);
+  ++warp.meetings;
+}
+
+bool IsWhole(const Block& block, const Meeting& meeting) {
+  return meeting.arrived == (meeting.threads == 0 ? block.alive : meeting.threads);
+}
+
+void EndMeeting(Meeting& meeting) {
+  meeting.arrived = 0;
+  meeting.last_any = std::exchange(meeting.any, false);
+  ++meeting.times;
+}
+
+}  // namespace
 
 void Meet(const void* in, void* out, void (*compute)(const void* const* in, void* const* out)) {
   Warp& warp = self->block->warps[self->number / 32];
@@ -18,12 +37,6 @@ void Meet(const void* in, void* out, void (*compute)(const void* const* in, void
   warp.out[LaneOf()] = out;
   if (++warp.arrived == warp.lanes) return EndMeeting(warp);
   WaitFor({&warp.meetings, ~uint64_t{0}, warp.meetings, "for the other lanes"});
-}
-
-void EndMeeting(Warp& warp) {
-  warp.arrived = 0;
-  if (warp.meeting != nullptr) warp.meeting(warp.in, warp.out);
-  ++warp.meetings;
 }
 
 void MeetWarp() { Meet(nullptr, nullptr, nullptr); }
@@ -45,16 +58,27 @@ unsigned Ballot(bool x) {
 bool MeetBlock(int id, int threads, bool x) {
   Block& block = *self->block;
   Meeting& meeting = block.barriers[id];
-  const size_t all = threads < 0 ? block.alive : static_cast<size_t>(threads);
+  const auto all = static_cast<size_t>(threads);
+  if (meeting.arrived > 0 && meeting.threads != all) Fail("a barrier of different sizes");
+  meeting.threads = all;
   meeting.any = meeting.any || x;
-  if (++meeting.arrived < all) {
+  ++meeting.arrived;
+  if (IsWhole(block, meeting)) {
+    EndMeeting(meeting);
+  } else {
     WaitFor({&meeting.times, ~uint64_t{0}, meeting.times, "at a barrier of the block"});
-    return meeting.last_any;
   }
-  meeting.arrived = 0;
-  meeting.last_any = std::exchange(meeting.any, false);
-  ++meeting.times;
   return meeting.last_any;
+}
+
+void LeaveMeetings(Warp& warp) {
+  Block& block = *warp.block;
+  --block.alive;
+  --warp.lanes;
+  if (warp.arrived > 0 && warp.arrived == warp.lanes) EndMeeting(warp);
+  for (Meeting& meeting : block.barriers) {
+    if (meeting.arrived > 0 && IsWhole(block, meeting)) EndMeeting(meeting);
+  }
 }
 
 void ArriveCluster() {

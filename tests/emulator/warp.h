@@ -9,19 +9,18 @@ inline int LaneOf() { return self->number % 32; }
 
 // All lanes of the warp bring `in`; the last to come fills `out` of each.
 void Meet(const void* in, void* out, void (*compute)(const void* const* in, void* const* out));
-void EndMeeting(Warp& warp);
 void MeetWarp();
 unsigned Ballot(bool x);
 
-// `threads` threads of the block, or all (-1), at barrier `id`; whether one of them had `x`.
+// `threads` threads of the block, or all that are alive (0), at barrier `id`; whether one of them
+// had `x`.
 bool MeetBlock(int id, int threads, bool x);
+
+// For a lane that has ended: those that wait for it go on.
+void LeaveMeetings(Warp& warp);
 
 void ArriveCluster();
 void WaitCluster();
-
-// Until the grids before this one have ended.
-void WaitForGridsBefore();
-void LetNextGridBegin();
 
 template <typename T>
 T Shuffle(T x, int lane) {

@@ -4,6 +4,7 @@
 #include "tests/emulator/copies.h"
 #include "tests/emulator/matrix.h"
 #include "tests/emulator/prelude.h"
+#include "tests/emulator/shared_memory.h"
 
 namespace gdn::cuda {
 
@@ -20,7 +21,7 @@ inline void ClusterSync() {
 inline unsigned ClusterRank() { return emulated::self->block->rank; }
 inline unsigned ClusterSize() { return emulated::self->block->grid->cluster; }
 inline uint32_t PeerAddress(uint32_t local, unsigned rank) {
-  return (local & 0xffffff) | rank << 24;
+  return emulated::AddressInBlock(local, rank);
 }
 inline void StoreToPeer(uint32_t to, float x, uint32_t barrier) {
   emulated::StoreCounted(to, x, barrier);
@@ -63,7 +64,7 @@ inline void StoreMatricesTransposed(uint32_t address, uint4 r) {
   emulated::StoreMatrices(address, r, true);
 }
 inline float4 LoadSharedFloats(uint32_t address) {
-  return *static_cast<float4*>(emulated::SharedPlace(address, 16));
+  return *reinterpret_cast<float4*>(emulated::SharedPlace(address, 16).data);
 }
 inline float Exp2(float x) {
   const float y = std::exp2(x);
