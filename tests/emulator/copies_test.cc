@@ -68,11 +68,13 @@ TEST(Copies, ABulkCopyIsThereOnceItsBarrierSaysSo) {
 TEST(Copies, ABulkCopyThatNobodyWaitsForOutlivesItsBlock) {
   const Floats from = Numbers();
   const auto right = [&from] {
-    return RunKernel(1, 1, [&from] {
-             InitBarrier(1);
-             cuda::BarrierArriveExpect(Barrier(), sizeof(Floats));
-             cuda::CopyBulk(Data(), &from, sizeof(Floats), Barrier());
-           }).empty();
+    return RunKernel(1, 1,
+                     [&from] {
+                       InitBarrier(1);
+                       cuda::BarrierArriveExpect(Barrier(), sizeof(Floats));
+                       cuda::CopyBulk(Data(), &from, sizeof(Floats), Barrier());
+                     })
+        .empty();
   };
   EXPECT_GT(Misses(right), 0);
 }
@@ -206,10 +208,10 @@ TEST(Copies, ALaneThatCanMissARoundHangs) {
   EXPECT_GT(Misses([] { return Rounds(false).empty(); }), 0);
   SetSeed(1);
   EXPECT_THAT(RunKernel(1, 32,
-                  [] {
-                    InitBarrier(1);
-                    cuda::BarrierWait(Barrier(), 0);
-                  }),
+                        [] {
+                          InitBarrier(1);
+                          cuda::BarrierWait(Barrier(), 0);
+                        }),
               HasSubstr("32 lanes at an mbarrier"));
 }
 

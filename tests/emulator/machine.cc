@@ -82,7 +82,7 @@ int Lanes(const Warp& warp) {
 }
 
 Thread& Lane(const Warp& warp, int lane) {
-  return *warp.block->threads[static_cast<size_t>(warp.first_thread + lane)];
+  return *warp.block->threads[warp.first_thread + lane];
 }
 
 bool CanRun(const Thread& thread) { return !thread.fiber.ended() && thread.wait.over(); }

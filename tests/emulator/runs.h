@@ -28,7 +28,7 @@ inline Grid GridOf(unsigned blocks, unsigned threads, std::function<void()> kern
 
 // "" or what went wrong.
 inline std::string RunKernel(unsigned blocks, unsigned threads, std::function<void()> kernel,
-                       unsigned cluster = 1) {
+                             unsigned cluster = 1) {
   Enqueue(GridOf(blocks, threads, std::move(kernel), cluster));
   return RunAll();
 }

@@ -4,6 +4,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -21,6 +22,7 @@ Resources memory;
 namespace {
 
 constexpr size_t kPage = 4096;
+constexpr size_t kPoisoned = size_t{8} << 20;  // of an allocation, at most
 
 struct Mapping {
   void* begin;
@@ -35,7 +37,7 @@ size_t RoundUp(size_t x, size_t to) { return (x + to - 1) / to * to; }
 
 cudaError_t Failed(cudaError_t error) { return last_error = error; }
 
-// Whatever is not a kernel, in its place among them.
+// What is not a kernel, in its place among them.
 void EnqueueOnHost(const char* name, std::function<void()> work) {
   Grid grid;
   grid.name = name;
@@ -75,6 +77,11 @@ cudaError_t Launched(Grid grid) {
 using gdn::emulator::EnqueueOnHost;
 using gdn::emulator::Failed;
 using gdn::emulator::Finish;
+using gdn::emulator::kPage;
+using gdn::emulator::kPoisoned;
+using gdn::emulator::mappings;
+using gdn::emulator::memory;
+using gdn::emulator::RoundUp;
 
 struct CUgraph_st {
   std::vector<gdn::emulator::Grid> grids;
@@ -85,9 +92,8 @@ struct CUgraphExec_st {
 
 extern "C" {
 
-// What is read or written beyond its end ends the program.
+// What is read or written beyond its end ends the program; what nobody has written are NaNs.
 cudaError_t cudaMalloc(void** place, size_t bytes) {
-  using namespace gdn::emulator;
   if (!memory.Take()) return Failed(cudaErrorMemoryAllocation);
   const size_t used = RoundUp(bytes, 16);
   const size_t mapped = RoundUp(used, kPage) + kPage;
@@ -99,18 +105,19 @@ cudaError_t cudaMalloc(void** place, size_t bytes) {
   }
   mprotect(begin + mapped - kPage, kPage, PROT_NONE);
   *place = begin + mapped - kPage - used;
+  std::memset(*place, 0xff, std::min(used, kPoisoned));
   mappings[*place] = {begin, mapped};
   return cudaSuccess;
 }
 
 cudaError_t cudaFree(void* place) {
-  using namespace gdn::emulator;
   const auto at = mappings.find(place);
   if (at == mappings.end()) return place == nullptr ? cudaSuccess : cudaErrorInvalidValue;
+  const cudaError_t error = Finish();
   --memory.held;
   munmap(at->second.begin, at->second.bytes);
   mappings.erase(at);
-  return cudaSuccess;
+  return error;
 }
 
 cudaError_t cudaMallocHost(void** place, size_t bytes) { return cudaMalloc(place, bytes); }
