@@ -25,12 +25,12 @@ class Fiber {
  private:
   static void Entry();
 
+  jmp_buf here_;
+  jmp_buf caller_;
   std::function<void()> body_;
   void* stack_ = nullptr;
   bool started_ = false;
   bool ended_ = false;
-  jmp_buf here_;
-  jmp_buf caller_;
 };
 
 }  // namespace gdn::emulator

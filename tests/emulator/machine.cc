@@ -81,9 +81,7 @@ int Lanes(const Warp& warp) {
   return std::min<int>(32, static_cast<int>(warp.block->threads.size()) - warp.first_thread);
 }
 
-Thread& Lane(const Warp& warp, int lane) {
-  return *warp.block->threads[warp.first_thread + lane];
-}
+Thread& Lane(const Warp& warp, int lane) { return *warp.block->threads[warp.first_thread + lane]; }
 
 bool CanRun(const Thread& thread) { return !thread.fiber.ended() && thread.wait.over(); }
 

@@ -18,6 +18,7 @@
 #include "tests/emulator/shared_memory.h"
 #include "tests/emulator/warp.h"
 
+#undef __shared__  // what is left of it was not translated
 #undef __launch_bounds__
 #define __launch_bounds__(...)
 #undef __cluster_dims__

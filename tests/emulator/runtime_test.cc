@@ -64,6 +64,23 @@ std::vector<float> Answer(Backend& backend) {
   return step.output(0);
 }
 
+// A step of more tokens than go without cuBLASLt, and one of few behind it.
+TEST(Refusals, AStepWithoutCublasLt) {
+  absl::StatusOr<std::unique_ptr<Backend>> backend = MakeCudaBackend(Shape());
+  ASSERT_TRUE(backend.ok()) << backend.status();
+  ASSERT_TRUE((*backend)->LoadLayer(0, RandomLayer(1, Shape()).weights()).ok());
+  const int held = cublas_lt.held;
+  Rng rng(1);
+  Step step(rng, Shape(), 0, InputLayout::kHidden, {{.slot = 1, .length = 200}});
+  cublas_lt.until_refused = 0;
+  const absl::Status refused = step.Run(**backend);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInternal) << refused;
+  EXPECT_EQ(cublas_lt.until_refused, -1);
+  EXPECT_EQ(cublas_lt.held, held);
+  Step after(rng, Shape(), 0, InputLayout::kHidden, {{.slot = 1, .length = 1}});
+  EXPECT_EQ(after.Run(**backend), refused) << "the device is lost";
+}
+
 // The layer stays as it was loaded before, and may be loaded again.
 TEST(Refusals, ALayerWithoutMemory) {
   absl::StatusOr<std::unique_ptr<Backend>> backend = MakeCudaBackend(Shape());
