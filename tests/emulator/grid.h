@@ -37,6 +37,9 @@ struct Wait {
   const char* why = "";
 
   bool over() const { return word == nullptr || (*word & mask) != value; }
+  bool same(const Wait& other) const {
+    return word == other.word && mask == other.mask && value == other.value;
+  }
 };
 
 struct Thread {
@@ -65,6 +68,7 @@ struct Warp {
   void (*meeting)(const void* const* in, void* const* out) = nullptr;
   uint64_t meetings = 0;
   uint64_t priority = 0;
+  Wait wait;  // of all lanes alike, to look at one for all
 };
 
 // A product of a warpgroup, from when its first thread asks for it.

@@ -86,7 +86,7 @@ Thread& Lane(const Warp& warp, int lane) { return *warp.block->threads[warp.firs
 bool CanRun(const Thread& thread) { return !thread.fiber.ended() && thread.wait.over(); }
 
 bool CanRun(const Warp& warp) {
-  if (warp.lanes == 0) return false;
+  if (warp.lanes == 0 || !warp.wait.over()) return false;
   for (int lane = 0; lane < Lanes(warp); ++lane) {
     if (CanRun(Lane(warp, lane))) return true;
   }
@@ -106,6 +106,18 @@ void RunThread(Warp& warp, Thread& thread) {
 void FallBack(uint64_t* priority) { *priority = Chance(2) ? 0 : Draw(); }
 void Redraw(uint64_t* priority, unsigned one_in) {
   if (*priority == 0 || Chance(one_in)) *priority = Draw() | 1;
+}
+
+// The wait of all lanes, where it is one.
+Wait CommonWait(const Warp& warp) {
+  Wait common;
+  for (int lane = 0; lane < Lanes(warp); ++lane) {
+    const Thread& thread = Lane(warp, lane);
+    if (thread.fiber.ended()) continue;
+    if (common.word == nullptr) common = thread.wait;
+    if (thread.wait.word == nullptr || !thread.wait.same(common)) return {};
+  }
+  return common;
 }
 
 // Runs a warp for a while: until none of its lanes can go on, or one gives way. Now and then some
@@ -128,6 +140,7 @@ void RunWarp(Warp& warp) {
       gave_way = gave_way || thread.gave_way;
     }
   }
+  warp.wait = CommonWait(warp);
   if (!gave_way) return;
   FallBack(&warp.priority);
   FallBack(&warp.block->priority);
@@ -184,7 +197,7 @@ std::string Waits() {
       std::map<std::string, int> waits;
       for (int lane = 0; lane < Lanes(warp); ++lane) {
         const Thread& thread = Lane(warp, lane);
-        if (!thread.fiber.ended()) ++waits[thread.wait.why];
+        if (!thread.fiber.ended()) ++waits[thread.wait.over() ? "that can go on" : thread.wait.why];
       }
       for (const auto& [why, lanes] : waits) {
         absl::StrAppend(&text, "\n  ", block->grid->name, " block ", block->index.x, ",",

@@ -9,8 +9,10 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <tuple>
 #include <type_traits>
+#include <typeinfo>
 #include <utility>
 
 #include "tests/emulator/machine.h"
@@ -138,10 +140,10 @@ Launcher<Kernel> Launch(const char* name, Kernel kernel, dim3 size, dim3 block, 
 
 // Clusters that a kernel has by __cluster_dims__ are pairs.
 template <typename... Params, typename... Args>
-cudaError_t LaunchEx(const char* name, const cudaLaunchConfig_t* config, void (*kernel)(Params...),
+cudaError_t LaunchEx(const cudaLaunchConfig_t* config, void (*kernel)(Params...),
                      const Args&... args) {
-  auto launch = Launch(name, kernel, config->gridDim, config->blockDim, config->dynamicSmemBytes,
-                       config->stream);
+  auto launch = Launch(NameOf(typeid(kernel)).c_str(), kernel, config->gridDim, config->blockDim,
+                       config->dynamicSmemBytes, config->stream);
   launch.grid.cluster = config->gridDim.x % 2 == 0 ? 2 : 1;
   for (unsigned i = 0; i < config->numAttrs; ++i) {
     const cudaLaunchAttribute& attribute = config->attrs[i];
@@ -156,5 +158,5 @@ cudaError_t LaunchEx(const char* name, const cudaLaunchConfig_t* config, void (*
 
 }  // namespace gdn::emulator
 
-#define cudaLaunchKernelEx(...) ::gdn::emulator::LaunchEx(#__VA_ARGS__, __VA_ARGS__)
+#define cudaLaunchKernelEx(...) ::gdn::emulator::LaunchEx(__VA_ARGS__)
 #define cudaFuncSetAttribute(...) (cudaSuccess)

@@ -2,13 +2,16 @@
 // and kernels run when somebody waits for them.
 #include "tests/emulator/runtime.h"
 
+#include <cxxabi.h>
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <map>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -66,6 +69,12 @@ bool Resources::Take() {
   if (until_refused > 0) --until_refused;
   ++held;
   return true;
+}
+
+std::string NameOf(const std::type_info& type) {
+  const std::unique_ptr<char, void (*)(void*)> name(
+      abi::__cxa_demangle(type.name(), nullptr, nullptr, nullptr), std::free);
+  return name == nullptr ? type.name() : name.get();
 }
 
 cudaError_t Launched(Grid grid) {

@@ -4,9 +4,15 @@
 
 #include <cuda_runtime_api.h>
 
+#include <string>
+#include <typeinfo>
+
 #include "tests/emulator/grid.h"
 
 namespace gdn::emulator {
+
+// Of a kernel that is known by its type alone.
+std::string NameOf(const std::type_info& type);
 
 // Enqueues a grid; what does not fit any device is the last error as well.
 cudaError_t Launched(Grid grid);
