@@ -5,9 +5,9 @@
 
 #include "kernels/cpu/cpu_backend.h"
 #ifdef GDN_HAVE_CUDA
-#include "kernels/cuda/cuda_backend.h"
-#include "kernels/cuda/pinned_pool.h"
-#include "kernels/cuda/shared_memory.h"
+#include "kernels/cuda/backend/cuda_backend.h"
+#include "kernels/cuda/backend/pinned_pool.h"
+#include "kernels/cuda/backend/shared_memory.h"
 #endif
 
 namespace gdn {

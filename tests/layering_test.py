@@ -11,21 +11,30 @@ ALLOWED = {
     "server": {"kernels", "proto", "state"},
     "client": {"proto"},
 }
-# The server's rooms, and what each may include besides itself; its own files may include them all.
+# Rooms of a folder, and what each may include besides itself; the folder's own files may include them all.
 ROOMS = {
-    "wire": set(),
-    "engine": {"wire"},
-    "metrics": {"engine", "wire"},
-    "listen": set(),
-    "service": {"engine", "listen", "metrics", "wire"},
-    "prometheus": {"metrics", "service"},
-    "checkpoint": set(),
+    "server": {
+        "wire": set(),
+        "engine": {"wire"},
+        "metrics": {"engine", "wire"},
+        "listen": set(),
+        "service": {"engine", "listen", "metrics", "wire"},
+        "prometheus": {"metrics", "service"},
+        "checkpoint": set(),
+    },
+    "kernels/cuda": {
+        "device": set(),
+        "decode": {"device"},
+        "prefill": {"device"},
+        "ops": {"decode", "device", "prefill"},
+        "backend": {"ops"},
+    },
 }
 FOLDERS = {*ALLOWED, "docker", "proto", "tests"}
 MADE_HERE = {"build", "bundle"}
 CODE = {".h", ".cc", ".cu", ".cuh", ".py", ".proto"}
 MAX_LINES = 500
-ROOM_INCLUDE = re.compile(r'^\s*#\s*include\s+"server/([^/"]+)')
+ROOM_INCLUDE = {folder: re.compile(rf'^\s*#\s*include\s+"{folder}/([^/"]+)/') for folder in ROOMS}
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<](kernels|state|server|client|tests|gdn|google/rpc)/')
 
 root = pathlib.Path(sys.argv[1])
@@ -43,12 +52,13 @@ for path in (p for folder in FOLDERS for p in (root / folder).rglob("*") if p.su
         target = match and {"gdn": "proto", "google/rpc": "proto"}.get(match[1], match[1])
         if target and layer in ALLOWED and target not in {layer, *ALLOWED[layer]}:
             problems.append(f"{name}:{number}: {layer} includes {target}")
-    if layer != "server" or len(name.parts) == 2:
-        continue
-    room = name.parts[1]
-    for number, match in enumerate(map(ROOM_INCLUDE.match, lines), 1):
-        if match and match[1] not in {room, *ROOMS[room]}:
-            problems.append(f"{name}:{number}: server/{room} includes server/{match[1]}")
+    for folder, rooms in ROOMS.items():
+        if not name.is_relative_to(folder) or name.parent == pathlib.Path(folder):
+            continue
+        room = name.relative_to(folder).parts[0]
+        for number, match in enumerate(map(ROOM_INCLUDE[folder].match, lines), 1):
+            if match and match[1] not in {room, *rooms[room]}:
+                problems.append(f"{name}:{number}: {folder}/{room} includes {folder}/{match[1]}")
 
 print("\n".join(sorted(problems)))
 sys.exit(bool(problems))

@@ -19,7 +19,7 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
-#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/backend/cuda_backend.h"
 #include "tests/testing/layer_case.h"
 
 ABSL_FLAG(int, runs, 200, "steps that are timed");

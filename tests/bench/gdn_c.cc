@@ -2,8 +2,8 @@
 
 #include <cmath>
 
-#include "kernels/cuda/chunk_gated_delta_rule.h"
-#include "kernels/cuda/fused_gdn_decode.h"
+#include "kernels/cuda/ops/chunk_gated_delta_rule.h"
+#include "kernels/cuda/ops/fused_gdn_decode.h"
 
 namespace gdn {
 namespace {

@@ -7,9 +7,9 @@
 #include <string_view>
 #include <vector>
 
-#include "kernels/cuda/cuda_backend.h"
-#include "kernels/cuda/pinned_pool.h"
-#include "kernels/cuda/shared_memory.h"
+#include "kernels/cuda/backend/cuda_backend.h"
+#include "kernels/cuda/backend/pinned_pool.h"
+#include "kernels/cuda/backend/shared_memory.h"
 #include "tests/bench/bf16_noise.h"
 #include "tests/bench/cuda/device_step.h"
 #include "tests/bench/planes_caller.h"

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "kernels/cuda/warpgroup.cuh"
+#include "kernels/cuda/device/warpgroup.cuh"
 #include "tests/emulator/runs.h"
 
 namespace gdn::emulator {

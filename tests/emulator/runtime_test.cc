@@ -4,8 +4,8 @@
 
 #include <gtest/gtest.h>
 
-#include "kernels/cuda/cuda_backend.h"
-#include "kernels/cuda/projection.h"
+#include "kernels/cuda/backend/cuda_backend.h"
+#include "kernels/cuda/backend/projection.h"
 #include "tests/testing/layer_case.h"
 #include "tests/testing/step.h"
 

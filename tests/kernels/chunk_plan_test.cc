@@ -1,4 +1,4 @@
-#include "kernels/cuda/chunk_plan.h"
+#include "kernels/cuda/prefill/chunk_plan.h"
 
 #include <gtest/gtest.h>
 

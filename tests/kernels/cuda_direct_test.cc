@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include "kernels/cuda/cuda_backend.h"
-#include "kernels/cuda/memory.h"
+#include "kernels/cuda/backend/cuda_backend.h"
+#include "kernels/cuda/backend/memory.h"
 #include "tests/testing/layer_case.h"
 #include "tests/testing/step.h"
 

@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <utility>
 
-#include "kernels/cuda/cuda_backend.h"
-#include "kernels/cuda/memory.h"
-#include "kernels/cuda/step_graphs.h"
+#include "kernels/cuda/backend/cuda_backend.h"
+#include "kernels/cuda/backend/memory.h"
+#include "kernels/cuda/backend/step_graphs.h"
 
 namespace gdn::cuda {
 namespace {

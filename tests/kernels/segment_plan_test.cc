@@ -1,4 +1,4 @@
-#include "kernels/cuda/segment_plan.h"
+#include "kernels/cuda/prefill/segment_plan.h"
 
 #include <gtest/gtest.h>
 

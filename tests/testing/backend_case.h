@@ -15,7 +15,7 @@
 #include "tests/testing/layer_case.h"
 #include "tests/testing/step.h"
 #ifdef GDN_TEST_CUDA
-#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/backend/cuda_backend.h"
 #else
 #include "kernels/cpu/cpu_backend.h"
 #endif

@@ -1,7 +1,7 @@
 // The CUDA ops behind the host's parameters: operands are copied to the device and results back.
 
-#include "kernels/cuda/ops.h"
-#include "kernels/cuda/projection.h"
+#include "kernels/cuda/backend/projection.h"
+#include "kernels/cuda/ops/ops.h"
 #include "tests/testing/device_call.h"
 #include "tests/testing/implementation.h"
 

@@ -2,9 +2,9 @@
 
 #include <string>
 
-#include "kernels/cuda/chunk_gated_delta_rule.h"
-#include "kernels/cuda/fused_conv_gating.h"
-#include "kernels/cuda/rmsnorm_gated.h"
+#include "kernels/cuda/ops/chunk_gated_delta_rule.h"
+#include "kernels/cuda/ops/fused_conv_gating.h"
+#include "kernels/cuda/ops/rmsnorm_gated.h"
 #include "tests/bench/cuda/cases.h"
 #include "tests/bench/cuda/random.h"
 #include "tests/bench/cuda/reference.h"

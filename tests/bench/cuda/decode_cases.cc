@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/fused_gdn_decode.h"
+#include "kernels/cuda/ops/fused_gdn_decode.h"
 #include "tests/bench/cuda/cases.h"
 #include "tests/bench/cuda/device.h"
 #include "tests/bench/cuda/random.h"

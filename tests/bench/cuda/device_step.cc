@@ -11,10 +11,10 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/cuda/layer_pipeline.h"
-#include "kernels/cuda/memory.h"
-#include "kernels/cuda/staging.h"
-#include "kernels/cuda/step_graphs.h"
+#include "kernels/cuda/backend/layer_pipeline.h"
+#include "kernels/cuda/backend/memory.h"
+#include "kernels/cuda/backend/staging.h"
+#include "kernels/cuda/backend/step_graphs.h"
 #include "tests/bench/bf16_noise.h"
 
 namespace gdn::bench {

@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/layer_pipeline.h"
-#include "kernels/cuda/memory.h"
+#include "kernels/cuda/backend/layer_pipeline.h"
+#include "kernels/cuda/backend/memory.h"
 #include "tests/bench/cuda/cases.h"
 #include "tests/bench/cuda/device.h"
 #include "tests/bench/cuda/layer_parts.h"

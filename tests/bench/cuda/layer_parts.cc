@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/cuda/projection.h"
+#include "kernels/cuda/backend/projection.h"
 #include "tests/bench/cuda/core_to_normed.h"
 #include "tests/bench/cuda/device.h"
 #include "tests/bench/cuda/random.h"

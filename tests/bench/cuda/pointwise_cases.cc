@@ -2,10 +2,10 @@
 #include <cstdint>
 #include <string>
 
-#include "kernels/cuda/causal_conv1d.h"
-#include "kernels/cuda/fused_conv_gating.h"
-#include "kernels/cuda/fused_gdn_gating.h"
-#include "kernels/cuda/rmsnorm_gated.h"
+#include "kernels/cuda/ops/causal_conv1d.h"
+#include "kernels/cuda/ops/fused_conv_gating.h"
+#include "kernels/cuda/ops/fused_gdn_gating.h"
+#include "kernels/cuda/ops/rmsnorm_gated.h"
 #include "tests/bench/cuda/cases.h"
 #include "tests/bench/cuda/device.h"
 #include "tests/bench/cuda/prefill_inputs.h"

@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/cuda/chunk_gated_delta_rule.h"
-#include "kernels/cuda/chunk_sm90.h"
+#include "kernels/cuda/ops/chunk_gated_delta_rule.h"
+#include "kernels/cuda/prefill/chunk_sm90.h"
 #include "tests/bench/cuda/cases.h"
 #include "tests/bench/cuda/device.h"
 #include "tests/bench/cuda/random.h"

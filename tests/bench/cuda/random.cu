@@ -1,4 +1,4 @@
-#include "kernels/cuda/dtype.cuh"
+#include "kernels/cuda/device/dtype.cuh"
 #include "tests/bench/cuda/random.h"
 
 namespace gdn::bench {

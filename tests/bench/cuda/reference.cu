@@ -1,4 +1,4 @@
-#include "kernels/cuda/dtype.cuh"
+#include "kernels/cuda/device/dtype.cuh"
 #include "tests/bench/cuda/reference.h"
 
 namespace gdn::bench {

@@ -1,0 +1,171 @@
+// What a block of the fused kernel has in shared memory, and its chunks (chunk_sm90.h).
+#pragma once
+
+#include "kernels/cuda/device/panel.cuh"
+#include "kernels/cuda/device/warpgroup.cuh"
+#include "kernels/cuda/prefill/chunk_sm90.h"
+#include "kernels/cuda/prefill/lower_tiles.cuh"
+
+namespace gdn::cuda::fused {
+
+// Two warpgroups advance the state, each half of V; two make the chunks' X and P in turn.
+constexpr int kGroupThreads = 128;
+constexpr int kHalves = 2;
+constexpr int kMakers = 2;
+constexpr int kThreads = (kHalves + kMakers) * kGroupThreads;
+constexpr int kHalf = kSm90Dim / kHalves;
+constexpr int kBlocks = kChunk / kTileDim;
+constexpr int kDimTiles = kSm90Dim / kTileDim;
+constexpr int kPlaces = 4;
+constexpr int kRecord = 2 * kPanelPieces;  // 16-byte pieces of 64 x 128 elements
+
+// A chunk of a head, and what is to be done about its state.
+struct Place {
+  int64_t token;  // the first
+  int64_t state;  // where the head's begins in the pool, in elements
+  int head;
+  int length;    // in tokens; 0: there are no more chunks
+  bool first;    // of the row
+  bool last;     // of the row
+  bool restore;  // with the first: there is a state to begin with
+};
+
+// A block's chunks one after another: of the heads of rows that begin in its share of all chunks,
+// the longest first, where a head of a row counts for one chunk more than it has. PAD rows are left
+// out.
+class Cursor {
+ public:
+  // Before the first chunk. By whole warps, as all lookups.
+  __device__ void Begin(const ChunkSm90Params& p) {
+    const int64_t total = Before(p, p.rule.rows.count);
+    const int64_t begin = total * blockIdx.x / gridDim.x;
+    end_ = total * (blockIdx.x + 1) / gridDim.x;
+    rank_ = RankAt(p, begin);
+    Enter(p);
+    const int64_t cost = length_ + 1;
+    head_ = static_cast<int>((begin - Before(p, rank_) + cost - 1) / cost) - 1;
+    next_ = Before(p, rank_) + (head_ + 1) * cost;
+    chunk_ = length_;
+  }
+
+  // To the next chunk, if there is one. Calls pad(token, tokens, head) for PAD rows.
+  template <typename F>
+  __device__ void Next(const ChunkSm90Params& p, F&& pad) {
+    ++chunk_;
+#pragma unroll 1
+    while (chunk_ >= length_ && next_ < end_) NextHead(p, pad);
+  }
+
+  __device__ Place place(const ChunkSm90Params& p) const {
+    Place place;
+    const int64_t before = int64_t{chunk_} * kChunk;
+    place.token = token_ + before;
+    place.state = slot_ * p.rule.ssm.slot_stride + int64_t{head_} * (kSm90Dim * kSm90Dim);
+    place.head = head_;
+    place.length = chunk_ < length_ ? static_cast<int>(min(tokens_ - before, int64_t{kChunk})) : 0;
+    place.first = chunk_ == 0;
+    place.last = chunk_ + 1 == length_;
+    place.restore = restore_;
+    return place;
+  }
+
+ private:
+  // What comes before the rank-th row, of all heads.
+  static __device__ int64_t Before(const ChunkSm90Params& p, int64_t rank) {
+    const int64_t* ranked = p.chunks.longest_first;
+    int64_t chunks;
+    if (rank == p.rule.rows.count) {
+      chunks = p.chunks.count;
+    } else {
+      chunks = ranked == nullptr ? p.chunks.chunk_offsets[rank] : ranked[2 * rank + 1];
+    }
+    return (chunks + rank) * p.rule.heads.value_heads;
+  }
+
+  // Of the last row that begins at or before `at`; 32 are looked at at a time.
+  static __device__ int64_t RankAt(const ChunkSm90Params& p, int64_t at) {
+    int64_t low = 0;
+    int64_t high = p.rule.rows.count;
+    while (high - low > 1) {
+      const int64_t step = (high - low + 31) / 32;
+      const int64_t rank = low + threadIdx.x % 32 * step;
+      const bool before = rank < high && Before(p, rank) <= at;
+      low += (31 - __clz(static_cast<int>(__ballot_sync(~0u, before)))) * step;
+      high = min(high, low + step);
+    }
+    return low;
+  }
+
+  template <typename F>
+  __device__ void NextHead(const ChunkSm90Params& p, F&& pad) {
+    if (++head_ == p.rule.heads.value_heads) {
+      head_ = 0;
+      ++rank_;
+      Enter(p);
+    }
+    next_ += length_ + 1;
+    chunk_ = 0;
+    if (slot_ < 0) {
+      pad(token_, tokens_, head_);
+      chunk_ = length_;
+    }
+  }
+
+  __device__ void Enter(const ChunkSm90Params& p) {
+    const Rows& rows = p.rule.rows;
+    const int64_t* ranked = p.chunks.longest_first;
+    const int64_t row = ranked == nullptr ? rank_ : ranked[2 * rank_];
+    token_ = rows.offsets[row];
+    tokens_ = rows.offsets[row + 1] - token_;
+    length_ = static_cast<int>((tokens_ + kChunk - 1) / kChunk);
+    slot_ = rows.slot(row);
+    restore_ = p.rule.ssm.data != nullptr && rows.has_state(row);
+  }
+
+  int64_t rank_;   // of the row
+  int64_t token_;  // the row's first
+  int64_t tokens_;
+  int64_t slot_;
+  int64_t next_;  // the chunks before the next head
+  int64_t end_;
+  int length_;  // in chunks
+  int head_;
+  int chunk_;
+  bool restore_;
+};
+
+// What a maker brings and makes: of the chunk at hand, and the next one's keys and queries. The
+// state's warps have used up a chunk's before its maker begins to write the next but one's.
+struct alignas(1024) Maker {
+  uint4 k[2][kRecord];
+  uint4 q[2][kRecord];
+  uint4 v[kRecord];  // then the output
+  union {
+    float lower[kLowerFloats];  // -A, then its inverse's tiles
+    uint4 x[kRecord];           // then X
+  };
+  uint4 p[kPanelPieces];  // T with its columns multiplied by beta, without the diagonal; then P
+  ChunkFactors factors;
+  float k_norm[kChunk];
+  float q_scale[kChunk];  // scale * nq
+  float gamma[kChunk];    // / ln 2
+  float beta[kChunk];     // 0 beyond the row's end
+  float decay[kChunk];    // n_i * d_i
+  float next_g[kChunk];
+  float next_beta[kChunk];
+  Place places[kPlaces];  // of this maker's chunks in turn, up to the next
+  Cursor cursor;          // at the next
+};
+static_assert(sizeof(float) * kLowerFloats <= sizeof(uint4) * kRecord);
+
+struct Shared {
+  Maker makers[kMakers];
+  uint64_t made[kMakers];  // X, P and what they go with
+  uint64_t used[kMakers];  // all of it
+};
+
+__device__ __forceinline__ int GroupWarp() {
+  return __shfl_sync(~0u, static_cast<int>(threadIdx.x % kGroupThreads / 32), 0);  // uniform
+}
+
+}  // namespace gdn::cuda::fused

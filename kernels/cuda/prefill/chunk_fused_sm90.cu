@@ -1,0 +1,62 @@
+#include <algorithm>
+
+#include "kernels/cuda/device/launch.cuh"
+#include "kernels/cuda/prefill/chunk_fused_make.cuh"
+#include "kernels/cuda/prefill/chunk_fused_state.cuh"
+
+namespace gdn::cuda {
+namespace fused {
+namespace {
+
+// What the two roles have of an SM's 512 registers for a thread of each warpgroup.
+constexpr int kKeepRegisters = 160;
+constexpr int kMakeRegisters = 96;
+static_assert(kHalves * kKeepRegisters + kMakers * kMakeRegisters <= 512);
+
+__device__ void InitBarriers(Shared& shared) {
+  for (uint64_t& barrier : shared.made) BarrierInit(SharedAddress(&barrier), kGroupThreads / 32);
+  for (uint64_t& barrier : shared.used) {
+    BarrierInit(SharedAddress(&barrier), kHalves * kGroupThreads / 32);
+  }
+  BarrierInitFence();
+}
+
+template <typename T, typename S>
+__global__ void __launch_bounds__(kThreads, 1) FusedKernel(ChunkSm90Params p) {
+  extern __shared__ __align__(1024) unsigned char dynamic[];
+  Shared& shared = *reinterpret_cast<Shared*>(dynamic);
+  const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);  // uniform
+  if (threadIdx.x == 0) InitBarriers(shared);
+  __syncthreads();
+  GridDependencyWait();
+  GridDependencyLaunch();
+  if (group < kHalves) {
+    WarpgroupTakeRegisters<kKeepRegisters>();
+    Keep<T, S>(p, shared);
+  } else {
+    WarpgroupGiveRegisters<kMakeRegisters>();
+    Make<T>(p, shared, group - kHalves);
+  }
+}
+
+template <typename T, typename S>
+cudaError_t Launch(const ChunkSm90Params& p, cudaStream_t stream) {
+  return LaunchDependent(FusedKernel<T, S>, p.plan.fused_blocks, kThreads, sizeof(Shared), stream,
+                         p);
+}
+
+template <typename T>
+cudaError_t LaunchState(const ChunkSm90Params& p, cudaStream_t stream) {
+  return p.rule.ssm.type == DType::kBf16 ? Launch<T, __nv_bfloat16>(p, stream)
+                                         : Launch<T, float>(p, stream);
+}
+
+}  // namespace
+}  // namespace fused
+
+cudaError_t ChunkFusedSm90(const ChunkSm90Params& p, cudaStream_t stream) {
+  return p.rule.io == DType::kFp16 ? fused::LaunchState<__half>(p, stream)
+                                   : fused::LaunchState<__nv_bfloat16>(p, stream);
+}
+
+}  // namespace gdn::cuda

@@ -1,0 +1,203 @@
+// The products of a chunk and key head that need no state, by a warpgroup: of keys and queries
+// among themselves, T, X and P (chunk_sm90.h). A warp has 16 rows of each. Of squares it looks only
+// at the tiles of 16 columns up to the diagonal's.
+#pragma once
+
+#include "kernels/cuda/device/warpgroup.cuh"
+#include "kernels/cuda/prefill/chunk_prepare_gates.cuh"
+
+namespace gdn::cuda::prepare {
+
+using Square = float[kChunk / 2];  // 64 x 64 sums of a warpgroup
+
+// The diagonal's tile of the warp's rows.
+__device__ __forceinline__ TileSum DiagonalOf(const Square& d, int warp) {
+  TileSum own;
+#pragma unroll
+  for (int j = 0; j < kBlocks; ++j) {
+    if (j == warp) own = SumOf(d, j);
+  }
+  return own;
+}
+
+// Calls f(row, e) where the lane has the diagonal of a tile: in element e of left at its row `row`,
+// in element 2 + e of right eight rows below.
+template <typename F>
+__device__ __forceinline__ void OnDiagonal(F&& f) {
+  const int row = threadIdx.x % 32 / 4;
+#pragma unroll
+  for (int e = 0; e < 2; ++e) {
+    if (row == threadIdx.x % 4 * 2 + e) f(row, e);
+  }
+}
+
+// Begins d = a kᵀ of rows as they come, a those of keys or queries.
+template <typename T>
+__device__ __forceinline__ void MultiplyRows(const uint4* a_rows, const uint4* k_rows, Square& d) {
+  const uint64_t a = RowsAreN(SharedAddress(a_rows));
+  const uint64_t k = RowsAreN(SharedAddress(k_rows));
+  const auto step = [](int c) { return c / 4 * (kPanelBytes / 16) + c % 4 * 2; };
+  WarpgroupFence();
+  WarpgroupMmaShared<T, false>(d, a, k);
+#pragma unroll
+  for (int c = 1; c < kDimTiles; ++c) WarpgroupMmaShared<T>(d, a + step(c), k + step(c));
+  WarpgroupCommit();
+}
+
+// q qᵀ of the warp's rows.
+template <typename T>
+__device__ __forceinline__ TileSum MultiplyQueries(const Shared& shared, int warp) {
+  const PanelLane rows(SharedAddress(shared.q));
+  TileSum qq;
+#pragma unroll
+  for (int c = 0; c < kDimTiles; ++c) {
+    MultiplyAdd<T>(qq, rows.LoadLeft(warp * kTileDim, c), rows.Load(warp * kTileDim, c));
+  }
+  return qq;
+}
+
+// -A_ij = -beta_i * kk_ij * exp(gamma_i - gamma_j) for i > j; what is not below the diagonal is
+// never read.
+__device__ __forceinline__ void StoreLower(const Square& kk, const TileSum& diagonal, int head,
+                                           int warp, const float* betas, Shared& shared) {
+  const float2 beta = RowsOf(betas, warp);
+  const float2 norm = RowsOf(shared.k_norm, warp);
+  const Decay decay(shared, head, warp, {-beta.x * norm.x, -beta.y * norm.y});
+  LowerTiles& lower = shared.lower[head];
+#pragma unroll
+  for (int j = 0; j < kBlocks - 1; ++j) {
+    if (j < warp) StoreSum(Rounded(decay.Left(SumOf(kk, j), j)), lower.at(warp, j));
+  }
+  StoreSum(decay.Diagonal(diagonal), lower.at(warp, warp));
+}
+
+// T's tiles of rows 16i.. and the warp's 16 columns, transposed, as left operands for X: columns
+// times decay, rows times beta; and what rounding has taken from the diagonal.
+struct XOperands {
+  uint4 tiles[kBlocks];
+  uint2 rest;  // its quarters that have a diagonal
+};
+
+// T of a head: its columns for X, and those without the diagonal in a panel for P.
+template <typename T>
+__device__ __forceinline__ void Invert(int head, int warp, const float* betas, Shared& shared,
+                                       XOperands& for_x) {
+  const PanelLane for_p(SharedAddress(shared.after.t));
+  const float2 beta = RowsOf(betas, warp);
+  const float* decay = shared.decay[head];
+#pragma unroll
+  for (int i = 0; i < kBlocks - 1; ++i) {
+    if (i < warp) {
+      for_x.tiles[i] = {};
+      for_p.StoreTransposed({}, i * kTileDim, warp);
+    }
+  }
+  InvertColumns(shared.lower[head], warp, [&](int i, const TileSum& u) {
+    TileSum m = ScaleRows(u, beta);
+    const TileSum x = ScaleColumns(m, decay + i * kTileDim);
+    const LeftTile packed = PackLeft<T>(x);
+    for_x.tiles[i] = packed.r;
+    if (i == warp) {
+      TileSum rest;  // nothing but its diagonal
+      const float2 top = Unpack(packed.r.x, T{});
+      const float2 bottom = Unpack(packed.r.w, T{});
+      OnDiagonal([&](int, int e) {
+        rest.left[e] = x.left[e] - (e == 0 ? top.x : top.y);
+        rest.right[2 + e] = x.right[2 + e] - (e == 0 ? bottom.x : bottom.y);
+        m.left[e] = m.right[2 + e] = 0.0f;
+      });
+      for_x.rest = {PackPair<T>(rest.left[0], rest.left[1]),
+                    PackPair<T>(rest.right[2], rest.right[3])};
+    }
+    for_p.StoreTransposed(PackTile<T>(m), i * kTileDim, warp);
+  });
+}
+
+// P_ij = beta_j * (R_ij + sum over l > j of R_il * T_lj) with R_il = qk_il * exp(gamma_i - gamma_l)
+// for l <= i, else 0: the first term and R.
+struct POperands {
+  Square p;
+  uint4 r[kBlocks];
+};
+
+template <typename T>
+__device__ __forceinline__ void BeginP(const Square& qk, int head, int warp, const float* betas,
+                                       const Shared& shared, POperands& to) {
+  const Decay decay(shared, head, warp, RowsOf(shared.q_scale, warp));
+  const auto set = [&](int j, const TileSum& r) {
+    to.r[j] = PackLeft<T>(r).r;
+    SetSum(to.p, j, ScaleColumns(r, betas + j * kTileDim));
+  };
+  TileSum diagonal = decay.Diagonal(DiagonalOf(qk, warp));
+  const int above = threadIdx.x % 4 * 2 - threadIdx.x % 32 / 4;  // the lane's column over its row
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    if (above + e % 2 > e / 2 * 8) diagonal.left[e] = 0.0f;
+    if (above + 8 + e % 2 > e / 2 * 8) diagonal.right[e] = 0.0f;
+  }
+#pragma unroll
+  for (int j = 0; j < kBlocks; ++j) {
+    if (j < warp) {
+      set(j, decay.Left(SumOf(qk, j), j));
+    } else if (j == warp) {
+      set(j, diagonal);
+    } else {
+      to.r[j] = {};
+      SetSum(to.p, j, {});
+    }
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ void MultiplyP(POperands& m, const uint4* t_rows) {
+  const uint64_t t = RowsAreK(SharedAddress(t_rows));
+  WarpgroupTouch(m.r);
+  WarpgroupTouch(m.p);
+  WarpgroupFence();
+#pragma unroll
+  for (int l = 0; l < kBlocks; ++l) {
+    WarpgroupMmaRowsAreK<T>(m.p, m.r[l], t + l * (kTileDim * kPanelRowBytes / 16));
+  }
+  WarpgroupCommit();
+}
+
+template <typename T>
+__device__ __forceinline__ void SendP(POperands& m, Outbox& outbox, uint4* to) {
+  const PanelLane out(outbox.Next());
+  WarpgroupTouch(m.p);
+#pragma unroll
+  for (int j = 0; j < kBlocks; ++j) out.Store(PackLeft<T>(SumOf(m.p, j)), 0, j);
+  outbox.Send(to);
+}
+
+// X_j = beta_j * sum over i >= j of T_ij * decay_i * k_i, 64 of its columns. The first term, all of
+// it where gates decay fast or keys are far apart, is rounded only once.
+template <typename T>
+__device__ __forceinline__ void MultiplyX(XOperands& m, const uint4* k_panel, Square& x) {
+  const uint64_t k = RowsAreK(SharedAddress(k_panel));
+  WarpgroupTouch(m.tiles);
+  WarpgroupFence();
+  WarpgroupMmaRowsAreK<T, false>(x, m.tiles[0], k);
+#pragma unroll
+  for (int i = 1; i < kBlocks; ++i) {
+    WarpgroupMmaRowsAreK<T>(x, m.tiles[i], k + i * (kTileDim * kPanelRowBytes / 16));
+  }
+  WarpgroupCommit();
+}
+
+template <typename T>
+__device__ __forceinline__ void SendX(const XOperands& m, int warp, const uint4* k_panel, Square& x,
+                                      Outbox& outbox, uint4* to) {
+  const PanelLane rows(SharedAddress(k_panel));
+  const LeftTile rest = {{m.rest.x, 0, 0, m.rest.y}};
+  const PanelLane out(outbox.Next());
+  WarpgroupTouch(x);
+#pragma unroll
+  for (int c = 0; c < kDimTiles / 2; ++c) {
+    MultiplyAdd<T>(x, c, rest, rows.LoadTransposed(warp * kTileDim, c));
+    out.Store(PackLeft<T>(SumOf(x, c)), 0, c);
+  }
+  outbox.Send(to);
+}
+
+}  // namespace gdn::cuda::prepare

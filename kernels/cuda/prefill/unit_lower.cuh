@@ -1,0 +1,144 @@
+// The inverse of a unit lower triangular 64 x 64 matrix I + A by tiles of 16 x 16, by four warps.
+//
+// With D_i the inverses of the diagonal's tiles and U the transpose of the whole inverse,
+//   U_jj = D_jᵀ,  U_ji = -(sum over j <= l < i of U_jl A_ilᵀ) D_iᵀ  for i > j
+// A warp has the tiles of one j to itself, so that all it needs of the others is what lies in
+// memory before it begins; each sum is the next product's left operand as it comes.
+#pragma once
+
+#include "kernels/cuda/device/tile.cuh"
+
+namespace gdn::cuda {
+
+inline constexpr int kLowerBlocks = 4;
+
+// A tile in memory: its quarters of 8 x 8 one after another, those of the upper rows first.
+using LowerTile = float2[4][32];
+
+// -A below the diagonal and on it: as it comes in the diagonal's tiles, until these are D; of
+// tf32's precision elsewhere.
+struct LowerTiles {
+  LowerTile tiles[kLowerBlocks * (kLowerBlocks + 1) / 2];
+  float unused[16];  // another matrix behind this one lies in other banks
+
+  __device__ LowerTile& at(int i, int j) { return tiles[i * (i + 1) / 2 + j]; }
+  __device__ const LowerTile& at(int i, int j) const { return tiles[i * (i + 1) / 2 + j]; }
+};
+
+__device__ __forceinline__ void StoreSum(const TileSum& s, LowerTile& to) {
+  const int lane = threadIdx.x % 32;
+  to[0][lane] = {s.left[0], s.left[1]};
+  to[1][lane] = {s.right[0], s.right[1]};
+  to[2][lane] = {s.left[2], s.left[3]};
+  to[3][lane] = {s.right[2], s.right[3]};
+}
+
+__device__ __forceinline__ TileSum LoadSum(const LowerTile& from) {
+  const int lane = threadIdx.x % 32;
+  const float2 x = from[0][lane], y = from[1][lane], z = from[2][lane], w = from[3][lane];
+  return {{x.x, x.y, z.x, z.y}, {y.x, y.y, w.x, w.y}};
+}
+
+__device__ __forceinline__ TileSum LoadSumTransposed(const LowerTile& from) {
+  const int lane = threadIdx.x % 32;
+  const float* x = &from[0][0].x + lane % 4 * 16 + lane / 4;
+  return {{x[0], x[8], x[64], x[72]}, {x[128], x[136], x[192], x[200]}};
+}
+
+__device__ __forceinline__ TileSum Rounded(TileSum s) {
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    s.left[e] = RoundToTf32(s.left[e]);
+    s.right[e] = RoundToTf32(s.right[e]);
+  }
+  return s;
+}
+
+// sum += a * bᵀ of rounded tiles. A thread's columns of a tile, 2t and 2t + 1 of eight, are k = t
+// and t + 4 here, for a and b alike.
+__device__ __forceinline__ void MultiplyAdd(TileSum& sum, const TileSum& a, const TileSum& b) {
+  MmaTf32(sum.left, a.left[0], a.left[2], a.left[1], a.left[3], b.left[0], b.left[1]);
+  MmaTf32(sum.right, a.left[0], a.left[2], a.left[1], a.left[3], b.left[2], b.left[3]);
+  MmaTf32(sum.left, a.right[0], a.right[2], a.right[1], a.right[3], b.right[0], b.right[1]);
+  MmaTf32(sum.right, a.right[0], a.right[2], a.right[1], a.right[3], b.right[2], b.right[3]);
+}
+
+// The inverse of a quarter on the diagonal in its place, rounded, by eight lanes of a warp: each
+// takes a column j.
+//   D_ij = [i = j] - sum over l < i of A_il * D_lj
+// Only what lies below the diagonal is read. The warp's other lanes may take other quarters.
+__device__ __forceinline__ void InvertQuarter(float2 (&quarter)[32]) {
+  constexpr int kSize = kTileDim / 2;
+  const int j = threadIdx.x % kSize;
+  const uint32_t rows = SharedAddress(quarter);
+  float d[kSize];
+#pragma unroll
+  for (int i = 0; i < kSize; ++i) {
+    float even = i == j ? 1.0f : 0.0f;
+    float odd = 0.0f;
+#pragma unroll
+    for (int l = 0; l < i; l += 4) {
+      const float4 row = LoadSharedFloats(rows + (i * kSize + l) * sizeof(float));
+      even = fmaf(row.x, d[l], even);
+      if (l + 1 < i) odd = fmaf(row.y, d[l + 1], odd);
+      if (l + 2 < i) even = fmaf(row.z, d[l + 2], even);
+      if (l + 3 < i) odd = fmaf(row.w, d[l + 3], odd);
+    }
+    d[i] = even + odd;
+  }
+  __syncwarp();
+  float* column = &quarter[0].x + j;
+#pragma unroll
+  for (int i = 0; i < kSize; ++i) column[i * kSize] = ToTf32(d[i]);
+}
+
+// D of a diagonal's tile whose quarters on the diagonal have been inverted, by a warp:
+//   D_21ᵀ = -(D_11ᵀ A_21ᵀ) D_22ᵀ
+__device__ __forceinline__ void JoinQuarters(LowerTile& tile) {
+  const int lane = threadIdx.x % 32;
+  const int transposed = lane % 4 * 16 + lane / 4;
+  const float* d11 = &tile[0][0].x + transposed;
+  float* d21 = &tile[2][0].x + transposed;
+  const float2 a21 = tile[2][lane];
+  const float2 d22 = tile[3][lane];
+  float product[4] = {};
+  MmaTf32(product, d11[0], 0.0f, d11[8], 0.0f, RoundToTf32(a21.x), RoundToTf32(a21.y));
+  float sum[4] = {};
+  MmaTf32(sum, RoundToTf32(product[0]), 0.0f, RoundToTf32(product[1]), 0.0f, d22.x, d22.y);
+  __syncwarp();
+  d21[0] = ToTf32(sum[0]);
+  d21[8] = ToTf32(sum[1]);
+  tile[1][lane] = {};
+}
+
+// D of the diagonal's tile (i, i) of two matrices in its place, rounded, by a warp.
+__device__ __forceinline__ void InvertDiagonalTiles(LowerTiles (&lower)[2], int i) {
+  const int lane = threadIdx.x % 32;
+  InvertQuarter(lower[lane / 16].at(i, i)[lane / 8 % 2 * 3]);
+  __syncwarp();
+  JoinQuarters(lower[0].at(i, i));
+  JoinQuarters(lower[1].at(i, i));
+}
+
+// Calls take(i, U_ji) for the warp's j and i = j.., one after another; `i` is known to the
+// compiler.
+template <typename F>
+__device__ __forceinline__ void InvertColumns(const LowerTiles& lower, int j, F&& take) {
+  TileSum sums[kLowerBlocks];
+#pragma unroll
+  for (int l = 0; l < kLowerBlocks; ++l) {
+    if (l < j) continue;
+    TileSum u;
+    if (l == j) {
+      u = LoadSumTransposed(lower.at(l, l));
+    } else {
+      MultiplyAdd(u, Rounded(sums[l]), LoadSum(lower.at(l, l)));
+    }
+    const TileSum left = Rounded(u);
+#pragma unroll
+    for (int i = l + 1; i < kLowerBlocks; ++i) MultiplyAdd(sums[i], left, LoadSum(lower.at(i, l)));
+    take(l, u);
+  }
+}
+
+}  // namespace gdn::cuda
