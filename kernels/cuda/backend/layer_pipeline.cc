@@ -296,12 +296,12 @@ LayerPipeline::CoreInput LayerPipeline::ProjectIn(const Step& step) {
 }
 
 // Infinity that the projections made of finite hidden states and that a sigmoid would make finite
-// again; all other infinity reaches the output.
+// again; all other infinity reaches the output. (In the projections a follows b.)
 void LayerPipeline::CheckGates(const Step& step, const CoreInput& in) {
   CheckRowsParams p;
   p.rows = step.rows;
   p.chunks = step.chunks;
-  p.tensor[p.tensors++] = {in.b, 2 * g_.value_heads, in.ba_stride, shape_.io};  // a follows b
+  p.tensor[p.tensors++] = {in.b, int64_t{2} * g_.value_heads, in.ba_stride, shape_.io};
   if (g_.gate == Gate::kSigmoid) {
     p.tensor[p.tensors++] = {in.z, g_.value_size(), in.z_stride, shape_.io};
   }
