@@ -82,20 +82,25 @@ TEST_P(Chunk128, KeysAsTheyCome) {
   Check(*GetParam(), {DType::kFp16, DType::kFp16, DType::kFp32}, 1, 2, false);
 }
 
+// Rows of bf16 that go on from a state of fp32, against the recurrent oracle.
+void CheckWithState(const Implementation& impl, DeltaInputs& in, uint64_t seed) {
+  Tensor truth_pool = in.Pool(seed, DType::kFp32);
+  Tensor pool = truth_pool;
+  Tensor truth(DType::kFp32, in.rows.tokens() * in.value_stride());
+  Tensor o(DType::kBf16, truth.size());
+  in.rows.set_initial_state(true);
+  oracle::FusedRecurrentGatedDeltaRule(
+      in.Bind<FusedRecurrentGatedDeltaRuleParams>(&truth_pool, &truth, true));
+  impl.chunk(in.Bind<ChunkGatedDeltaRuleParams>(&pool, &o, true));
+  EXPECT_TRUE(Close(o, truth, in.output_shape(), Within(2e-2)));
+  EXPECT_TRUE(Close(pool, truth_pool, in.pool_shape(), Within(2e-2)));
+}
+
 // Long enough that some of it, with few heads all of it, is prepared beside the chain of states.
 TEST_P(Chunk128, OneLongRow) {
   for (const auto& [key_heads, value_heads] : {std::pair{4, 32}, {1, 2}, {1, 3}}) {
     DeltaInputs in(49, {{2050}, {key_heads, value_heads, 128, 128}}, DType::kBf16);
-    Tensor truth_pool = in.Pool(2, DType::kFp32);
-    Tensor pool = truth_pool;
-    Tensor truth(DType::kFp32, in.rows.tokens() * in.value_stride());
-    Tensor o(DType::kBf16, truth.size());
-    in.rows.set_initial_state(true);
-    oracle::FusedRecurrentGatedDeltaRule(
-        in.Bind<FusedRecurrentGatedDeltaRuleParams>(&truth_pool, &truth, true));
-    GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(&pool, &o, true));
-    EXPECT_TRUE(Close(o, truth, in.output_shape(), Within(2e-2)));
-    EXPECT_TRUE(Close(pool, truth_pool, in.pool_shape(), Within(2e-2)));
+    CheckWithState(*GetParam(), in, 2);
   }
 }
 
@@ -161,16 +166,7 @@ TEST_P(Chunk128, KeysAndQueriesOfAnyLength) {
       in.q.set(t * in.key_stride() + i, in.q[t * in.key_stride() + i] * kLengths[(t + 1) % 6]);
     }
   }
-  Tensor truth_pool = in.Pool(5, DType::kFp32);
-  Tensor pool = truth_pool;
-  Tensor truth(DType::kFp32, in.rows.tokens() * in.value_stride());
-  Tensor o(DType::kBf16, truth.size());
-  in.rows.set_initial_state(true);
-  oracle::FusedRecurrentGatedDeltaRule(
-      in.Bind<FusedRecurrentGatedDeltaRuleParams>(&truth_pool, &truth, true));
-  GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(&pool, &o, true));
-  EXPECT_TRUE(Close(o, truth, in.output_shape(), Within(2e-2)));
-  EXPECT_TRUE(Close(pool, truth_pool, in.pool_shape(), Within(2e-2)));
+  CheckWithState(*GetParam(), in, 5);
 }
 
 // Keys that are the same in every token make the inverse as large as normalised ones can.
@@ -180,16 +176,7 @@ TEST_P(Chunk128, RepeatedKeysWithoutDecay) {
     for (int64_t i = 0; i < in.key_stride(); ++i) in.k.set(t * in.key_stride() + i, in.k[i]);
   }
   in.g = Tensor(DType::kFp32, in.g.size(), 0.0f);
-  Tensor truth_pool = in.Pool(5, DType::kFp32);
-  Tensor pool = truth_pool;
-  Tensor truth(DType::kFp32, in.rows.tokens() * in.value_stride());
-  Tensor o(DType::kBf16, truth.size());
-  in.rows.set_initial_state(true);
-  oracle::FusedRecurrentGatedDeltaRule(
-      in.Bind<FusedRecurrentGatedDeltaRuleParams>(&truth_pool, &truth, true));
-  GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(&pool, &o, true));
-  EXPECT_TRUE(Close(o, truth, in.output_shape(), Within(2e-2)));
-  EXPECT_TRUE(Close(pool, truth_pool, in.pool_shape(), Within(2e-2)));
+  CheckWithState(*GetParam(), in, 5);
 }
 
 }  // namespace

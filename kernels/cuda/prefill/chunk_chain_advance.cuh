@@ -4,30 +4,11 @@
 
 #include "kernels/cuda/device/warpgroup.cuh"
 #include "kernels/cuda/prefill/chunk_chain_copies.cuh"
+#include "kernels/cuda/prefill/chunk_state.cuh"
 
 namespace gdn::cuda::chain {
 
-template <typename S>
-__device__ __forceinline__ float2 LoadPair(const S* p) {
-  if constexpr (sizeof(S) == 4) {
-    return *reinterpret_cast<const float2*>(p);
-  } else {
-    return Unpack(*reinterpret_cast<const uint32_t*>(p), S{});
-  }
-}
-
-template <typename S>
-__device__ __forceinline__ void StorePair(S* p, float a, float b) {
-  if constexpr (sizeof(S) == 4) {
-    *reinterpret_cast<float2*>(p) = {a, b};
-  } else {
-    *reinterpret_cast<uint32_t*>(p) = PackPair<S>(a, b);
-  }
-}
-
-using State = float[kSm90Dim / 2];  // a thread's part of kRows x K, transposed
-using Tokens = float[kChunk / 2];   // a thread's part of kRows x 64 tokens, transposed
-using Operand = uint4[kDimTiles];   // the state as a left operand
+using Tokens = float[kChunk / 2];  // a thread's part of kRows x 64 tokens, transposed
 
 // Calls f(row, column, first of the pair of sums) for the lane's pairs of the warp's 16 rows.
 template <typename F>
@@ -102,19 +83,6 @@ struct Factors {
     for (int e = 0; e < kChunk / 2; ++e) to[e] = fmaf(of(e), d[e], to[e]);
   }
 };
-
-// d = S * bᵀ for the 64 rows of b, which lies in two panels; begins it only.
-template <typename T>
-__device__ __forceinline__ void MultiplyState(const Operand& s, const uint4* b, Tokens& d) {
-  const uint64_t panels = RowsAreN(SharedAddress(b));
-  constexpr int kPanelTiles = kDimTiles / 2;
-  WarpgroupMma<T, false>(d, s[0], panels);
-#pragma unroll
-  for (int c = 1; c < kDimTiles; ++c) {
-    WarpgroupMma<T>(d, s[c], panels + (c / kPanelTiles) * (8192 / 16) + c % kPanelTiles * 2);
-  }
-  WarpgroupCommit();
-}
 
 // Where this lane loads and stores eight of a token's values, of 16 bits, among the warp's rows.
 __device__ __forceinline__ uint32_t ValueAddress(const unsigned char* tokens) {
@@ -191,7 +159,7 @@ __device__ __forceinline__ void AdvanceRow(int chunks, bool values, Turn<Form::k
     for (int c = 0; c < kDimTiles; ++c) left[c] = PackLeft<T>(SumOf(s, c)).r;
     WarpgroupTouch(left);
     WarpgroupFence();
-    MultiplyState<T>(left, stage.k, u);
+    MultiplyState<T>(left, RowsAreN(SharedAddress(stage.k)), u);
     const float decay = any ? stage.factors.decay : 1.0f;
 #pragma unroll
     for (int e = 0; e < kSm90Dim / 2; ++e) s[e] *= decay;
@@ -213,7 +181,7 @@ __device__ __forceinline__ void AdvanceRow(int chunks, bool values, Turn<Form::k
     Tokens o;
     if constexpr (Form::kOutput) {
       WarpgroupFence();
-      MultiplyState<T>(left, stage.q, o);
+      MultiplyState<T>(left, RowsAreN(SharedAddress(stage.q)), o);
     }
     for_y.AddScaled(u, v);
     uint4 y[kBlocks];

@@ -44,24 +44,6 @@ __device__ __forceinline__ TileSum LoadSumTransposed(const float* tile) {
           {q[0], q[kTileStride], q[8], q[kTileStride + 8]}};
 }
 
-__device__ __forceinline__ TileSum Rounded(TileSum s) {
-#pragma unroll
-  for (int e = 0; e < 4; ++e) {
-    s.left[e] = RoundToTf32(s.left[e]);
-    s.right[e] = RoundToTf32(s.right[e]);
-  }
-  return s;
-}
-
-// sum += a * bᵀ of rounded tiles. A thread's columns of a tile, 2t and 2t + 1 of eight, are k = t
-// and t + 4 here, for a and b alike.
-__device__ __forceinline__ void MultiplyAdd(TileSum& sum, const TileSum& a, const TileSum& b) {
-  MmaTf32(sum.left, a.left[0], a.left[2], a.left[1], a.left[3], b.left[0], b.left[1]);
-  MmaTf32(sum.right, a.left[0], a.left[2], a.left[1], a.left[3], b.left[2], b.left[3]);
-  MmaTf32(sum.left, a.right[0], a.right[2], a.right[1], a.right[3], b.right[0], b.right[1]);
-  MmaTf32(sum.right, a.right[0], a.right[2], a.right[1], a.right[3], b.right[2], b.right[3]);
-}
-
 // M = (I - N)^-1 by one warp in N's place, of which only the strict lower triangle is read; M is
 // written whole. A lane of each half takes column j.
 //   M_ij = [i = j] + sum over l < i of N_il * M_lj

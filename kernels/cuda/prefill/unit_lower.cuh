@@ -45,24 +45,6 @@ __device__ __forceinline__ TileSum LoadSumTransposed(const LowerTile& from) {
   return {{x[0], x[8], x[64], x[72]}, {x[128], x[136], x[192], x[200]}};
 }
 
-__device__ __forceinline__ TileSum Rounded(TileSum s) {
-#pragma unroll
-  for (int e = 0; e < 4; ++e) {
-    s.left[e] = RoundToTf32(s.left[e]);
-    s.right[e] = RoundToTf32(s.right[e]);
-  }
-  return s;
-}
-
-// sum += a * bᵀ of rounded tiles. A thread's columns of a tile, 2t and 2t + 1 of eight, are k = t
-// and t + 4 here, for a and b alike.
-__device__ __forceinline__ void MultiplyAdd(TileSum& sum, const TileSum& a, const TileSum& b) {
-  MmaTf32(sum.left, a.left[0], a.left[2], a.left[1], a.left[3], b.left[0], b.left[1]);
-  MmaTf32(sum.right, a.left[0], a.left[2], a.left[1], a.left[3], b.left[2], b.left[3]);
-  MmaTf32(sum.left, a.right[0], a.right[2], a.right[1], a.right[3], b.right[0], b.right[1]);
-  MmaTf32(sum.right, a.right[0], a.right[2], a.right[1], a.right[3], b.right[2], b.right[3]);
-}
-
 // The inverse of a quarter on the diagonal in its place, rounded, by eight lanes of a warp: each
 // takes a column j.
 //   D_ij = [i = j] - sum over l < i of A_il * D_lj
