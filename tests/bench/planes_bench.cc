@@ -2,8 +2,10 @@
 // a Prefill of 8,192 tokens at hidden 2048 in bf16, answers kept for replay, one step at a time;
 // with a backend that only copies, and in a CUDA build on a machine with a GPU with the CUDA
 // backend. Calls go over a Unix socket or TCP; beside them an echo of an empty message and one of
-// the same bytes. The ways alternate. With the CUDA backend the step's time on the device, by
-// events, is measured before, and what the ways add to it is held against the targets.
+// the same bytes. Steps of one way follow one another, as those of a pass do, so that whoever spins
+// for the next one is awake: blocks of 20 decodes or 4 prefills, each after a quarter as many that
+// do not count, and the blocks of the ways in turn. With the CUDA backend the step's time on the
+// device, by events, is measured before, and what the ways add to it is held against the targets.
 //
 //   planes_bench [--runs=N] [--null=false]
 #include <unistd.h>
@@ -83,8 +85,7 @@ class Planes {
 
   Found Measure(int64_t rows, int64_t tokens) {
     const int runs = absl::GetFlag(FLAGS_runs) / (tokens > rows ? 20 : 1);
-    return Ways(rows, tokens, &server_.backend(), &callers_, *region_, ring_.get())
-        .Measure(runs / 10, runs);
+    return Ways(rows, tokens, &server_.backend(), &callers_, *region_, ring_.get()).Measure(runs);
   }
 
  private:

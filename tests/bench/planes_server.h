@@ -15,7 +15,7 @@
 
 namespace gdn {
 
-// Another backend, and the time from each Begin to its End, where one follows the other.
+// Another backend, and the time during which it has something to do.
 class TimedBackend final : public Backend {
  public:
   explicit TimedBackend(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
@@ -26,11 +26,12 @@ class TimedBackend final : public Backend {
   }
   int depth() const override { return backend_->depth(); }
   absl::Status Begin(const Batch& batch) override {
-    begin_ = Clock::now();
+    if (in_flight_++ == 0) begin_ = Clock::now();
     return backend_->Begin(batch);
   }
   absl::Status End(std::span<RowFault> faults) override {
     absl::Status status = backend_->End(faults);
+    if (--in_flight_ > 0) return status;
     spent_ = spent_ + std::chrono::duration<double, std::micro>(Clock::now() - begin_).count();
     return status;
   }
@@ -38,14 +39,15 @@ class TimedBackend final : public Backend {
     return backend_->ReadAnswer(layer, slot, out);
   }
 
-  // Since it was asked last; µs.
+  // µs with a batch begun and not ended, since it was asked last. REQUIRES that none is.
   double TakeMicroseconds() { return spent_.exchange(0); }
 
  private:
   using Clock = std::chrono::steady_clock;
 
   const std::unique_ptr<Backend> backend_;
-  Clock::time_point begin_;
+  int in_flight_ = 0;        // batches begun and not ended
+  Clock::time_point begin_;  // of the first of them
   std::atomic<double> spent_ = 0;
 };
 
