@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "server/engine/engine.h"
+#include "server/engine/shares.h"
 
 namespace gdn {
 namespace {
@@ -69,8 +70,8 @@ bool Engine::Prepare(Task& task, absl::Time now) {
   for (size_t row = 0; row < task.plan.size(); ++row) {
     const RowPlan& plan = task.plan[row];
     if (plan.action != RowPlan::Action::kReplay) continue;
-    const std::string* kept = answers_.Find(table_.At(plan.slot).epoch, layer);
-    if (kept != nullptr) task.kept.emplace(row, *kept);
+    auto kept = answers_.Find(table_.At(plan.slot).epoch, layer);
+    if (kept != nullptr) task.kept.emplace(row, std::move(kept));
   }
   task.faults.assign(task.plan.size(), RowFault::kNone);
   for (const uint32_t row : task.step->non_finite) {
@@ -283,11 +284,14 @@ void Engine::KeepAnswer(const Task& task, size_t row) {
   const bool large = request.tokens(row) > static_cast<uint32_t>(options_.shape.max_decode_tokens);
   if (request.step_id == 0 || !large) return;
   const OutputRange out = OutputOf(task, row);
+  const std::span<std::byte> kept = answers_.Put(epoch, task.item.layer, out.bytes);
   if (task.output.data != nullptr) {
-    return answers_.Put(epoch, task.item.layer, {task.output.data + out.at, out.bytes});
+    InShares(kept.size(), [&](size_t begin, size_t end) {
+      std::copy_n(task.output.data + out.at + begin, end - begin, kept.data() + begin);
+    });
+  } else if (!kept.empty() && !task.output.Read(out.at, kept)) {
+    answers_.Erase(epoch, task.item.layer);
   }
-  std::vector<std::byte> answer(out.bytes);
-  if (task.output.Read(out.at, answer)) answers_.Put(epoch, task.item.layer, answer);
 }
 
 // A stored answer that the device does not give back is a fault of its row.
@@ -302,7 +306,7 @@ void Engine::CopyReplays(Task& task) {
 bool Engine::CopyReplay(const Task& task, size_t row) {
   const OutputRange out = OutputOf(task, row);
   if (const auto kept = task.kept.find(row); kept != task.kept.end()) {
-    return task.output.Write(out.at, std::as_bytes(std::span(kept->second)));
+    return task.output.Write(out.at, kept->second->bytes());
   }
   const int32_t slot = task.plan[row].slot;
   if (task.output.data != nullptr) {

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <map>
 #include <memory>
-#include <string>
 #include <string_view>
 #include <vector>
 
@@ -14,6 +13,7 @@
 #include "server/engine/row_plan.h"
 #include "server/engine/step_piece.h"
 #include "server/wire/step.h"
+#include "state/answer_store.h"
 #include "state/slot_table.h"
 #include "state/state_lease.h"
 
@@ -28,8 +28,8 @@ struct Task {
   // Of a step that has begun.
   StateLease lease;
   std::vector<RowPlan> plan;
-  std::map<size_t, std::string> kept;  // by row: its answer, where the store has it
-  std::vector<RowFault> faults;        // of each row, so far
+  std::map<size_t, std::shared_ptr<const KeptAnswer>> kept;  // by row, where the store has it
+  std::vector<RowFault> faults;                              // of each row, so far
   OutputBuffer output;
 
   // What of it is in a batch: the tokens from `begin` to `end`, all of it unless it is cut. Where

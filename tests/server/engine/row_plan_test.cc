@@ -206,8 +206,7 @@ TEST_F(RowPlanTest, ALargeAnswerIsReplayedWhileItIsKept) {
   request_.step_id = 8;
   request_.token_counts = {3};
   ExpectRefused(v1::ERROR_REASON_ANSWER_NOT_KEPT);
-  const std::byte answer[4] = {};
-  answers_.Put(kFirstEpoch, 1, answer);
+  answers_.Put(kFirstEpoch, 1, 4);
   ExpectPlanned(Action::kReplay);
 }
 
