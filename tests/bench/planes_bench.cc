@@ -63,20 +63,22 @@ void JudgePrefill(Found& ways, const StepTimes& step) {
         step.in_process / ways["call, shared memory"].p50, 0.7, /*at_least=*/true);
 }
 
-// The server, its callers, and a region with a ring.
+// The server, its callers, and a region with a ring, whose thread would take the callers' messages
+// off a channel that it shared with them.
 class Planes {
  public:
   explicit Planes(PlanesBackend made)
       : server_({prefix_ + "_service", "127.0.0.1:0"}, kShape, std::move(made)),
         echo_(prefix_ + "_echo"),
-        channel_(Connect(server_.addresses().front())),
+        ring_channel_(Connect(server_.addresses().front())),
         callers_{Caller(Connect(prefix_ + "_echo")), Caller(Connect(echo_.tcp_address())),
-                 Caller(channel_), Caller(Connect(server_.addresses().back()))} {
+                 Caller(Connect(server_.addresses().front())),
+                 Caller(Connect(server_.addresses().back()))} {
     const size_t tensors = size_t{2} * kPrompt * kShape.geometry.hidden_size * 2;
     client::Error error = client::Region::Create(
-        channel_, client::Ring::BytesOf(kRingQueue, kRingQueue) + tensors, &region_);
+        ring_channel_, client::Ring::BytesOf(kRingQueue, kRingQueue) + tensors, &region_);
     if (error.ok()) {
-      error = client::Ring::Open(channel_, *region_, kRingQueue, kRingQueue, &ring_);
+      error = client::Ring::Open(ring_channel_, *region_, kRingQueue, kRingQueue, &ring_);
     }
     if (!error.ok()) Fail(client::ToString(error));
     std::printf("the device reaches the region by itself: %s\n",
@@ -92,7 +94,7 @@ class Planes {
   const std::string prefix_ = "unix:/tmp/gdn_planes_bench_" + std::to_string(getpid());
   PlanesServer server_;
   Echo echo_;
-  std::shared_ptr<grpc::Channel> channel_;
+  std::shared_ptr<grpc::Channel> ring_channel_;
   Callers callers_;
   std::unique_ptr<client::Region> region_;
   std::unique_ptr<client::Ring> ring_;
