@@ -233,7 +233,7 @@ TEST_F(EngineInFlight, AStoredAnswerOutlivesItsEvictionInFlight) {
   const auto first = Prefill(request, input);
   StepRequest other = request;
   other.request_ids = {"b"};
-  Send(StepKind::kPrefill, other, input);
+  Send(StepKind::kPrefill, other, Hidden({7, 8, 9, 10, 11, 12}));
   const auto again = Send(StepKind::kPrefill, request, input);
   RunAll();
   ASSERT_TRUE(again->ok()) << again->fault.message;
