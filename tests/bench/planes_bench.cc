@@ -2,14 +2,17 @@
 // a Prefill of 8,192 tokens at hidden 2048 in bf16, answers kept for replay, one step at a time;
 // with a backend that only copies, and in a CUDA build on a machine with a GPU with the CUDA
 // backend. Calls go over a Unix socket or TCP; beside them an echo of an empty message and one of
-// the same bytes. Steps of one way follow one another, as those of a pass do, so that whoever spins
-// for the next one is awake: blocks of 20 decodes or 4 prefills, each after a quarter as many that
-// do not count, and the blocks of the ways in turn. With the CUDA backend the step's time on the
-// device, by events, is measured before, and what the ways add to it is held against the targets.
+// the same bytes, and such echoes that answer as late as a step would. Steps of one way follow one
+// another, as those of a pass do, so that whoever spins for the next one is awake: blocks of 20
+// decodes or 4 prefills, each after a quarter as many that do not count, and the blocks of the ways
+// in turn. With the CUDA backend the step's time on the device, by events, is measured before, and
+// what the ways add to it is held against the targets.
 //
 //   planes_bench [--runs=N] [--null=false]
 #include <unistd.h>
 
+#include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <map>
 #include <memory>
@@ -40,9 +43,17 @@ void Check(const char* what, double value, double limit, bool at_least = false) 
               holds ? "yes" : "NO");
 }
 
+// What a call adds to an echo that sleeps as long as a step takes: whoever wakes then wakes later
+// than from a short sleep.
+void JudgeLate(Found& ways, double limit) {
+  Check("call / late echo", ways["call, inline"].p50 / ways["late echo"].p50, limit);
+  Check("call / late echo, TCP", ways["call, inline, TCP"].p50 / ways["late echo, TCP"].p50, limit);
+}
+
 void JudgeDecode(int64_t rows, Found& ways, const StepTimes& step) {
   const double own = step.device;
   if (rows == kMostRows) {
+    JudgeLate(ways, 1.15);
     Check("call / (echo of the same bytes + device)",
           ways["call, inline"].p50 / (ways["echo, same bytes"].p50 + own), 1.15);
     Check("call / (echo of the same bytes + device), TCP",
@@ -50,11 +61,14 @@ void JudgeDecode(int64_t rows, Found& ways, const StepTimes& step) {
   }
   Check("shared memory - (empty echo + device), us",
         ways["call, shared memory"].p50 - ways["echo, empty"].p50 - own, 40);
+  Check("shared memory - late empty echo, us",
+        ways["call, shared memory"].p50 - ways["late echo, empty"].p50, 40);
   Check("ring - device, us", ways["ring"].p50 - own, rows == 1 ? 12 : 25);
   Check("ring, p99 / p50", ways["ring"].p99 / ways["ring"].p50, 2);
 }
 
 void JudgePrefill(Found& ways, const StepTimes& step) {
+  JudgeLate(ways, 1.2);
   Check("call / (echo of the same bytes + device)",
         ways["call, inline"].p50 / (ways["echo, same bytes"].p50 + step.device), 1.2);
   Check("call / (echo of the same bytes + device), TCP",
@@ -85,7 +99,9 @@ class Planes {
                 server_.Reaches(region_->name()) ? "yes" : "no");
   }
 
-  Found Measure(int64_t rows, int64_t tokens) {
+  // `device`: µs by which the late echo is late.
+  Found Measure(int64_t rows, int64_t tokens, double device = 0) {
+    echo_.set_wait(std::chrono::nanoseconds(std::llround(1000 * device)));
     const int runs = absl::GetFlag(FLAGS_runs) / (tokens > rows ? 20 : 1);
     return Ways(rows, tokens, &server_.backend(), &callers_, *region_, ring_.get()).Measure(runs);
   }
@@ -132,11 +148,11 @@ void MeasureDevice() {
   const StepTimes most = PrintStep(device, kMostRows, kMostRows);
   const StepTimes prompt = PrintStep(device, 1, kPrompt);
   Planes planes(device.MakeBackend());
-  Found found = planes.Measure(1, 1);
+  Found found = planes.Measure(1, 1, one.device);
   JudgeDecode(1, found, one);
-  found = planes.Measure(kMostRows, kMostRows);
+  found = planes.Measure(kMostRows, kMostRows, most.device);
   JudgeDecode(kMostRows, found, most);
-  found = planes.Measure(1, kPrompt);
+  found = planes.Measure(1, kPrompt, prompt.device);
   JudgePrefill(found, prompt);
 }
 

@@ -1,6 +1,8 @@
 // One call at a time on a connection of its own, and an echo to call.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -19,6 +21,28 @@ namespace gdn {
   std::exit(1);
 }
 
+// One that takes Prefills too, and answers them late.
+class LateEcho : public v1::GdnService::WithRawCallbackMethod_Prefill<BareEcho> {
+ public:
+  void set_wait(std::chrono::nanoseconds wait) { wait_ = wait; }
+
+ private:
+  // Waits as the engine's thread does, without sleep.
+  grpc::ServerUnaryReactor* Prefill(grpc::CallbackServerContext* context,
+                                    const grpc::ByteBuffer* request,
+                                    grpc::ByteBuffer* response) override {
+    const auto end = std::chrono::steady_clock::now() + wait_.load();
+    while (std::chrono::steady_clock::now() < end) {
+    }
+    *response = *request;
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    reactor->Finish(grpc::Status::OK);
+    return reactor;
+  }
+
+  std::atomic<std::chrono::nanoseconds> wait_{};
+};
+
 // As tuned as the server is.
 class Echo {
  public:
@@ -34,10 +58,12 @@ class Echo {
   }
   ~Echo() { server_->Shutdown(); }
 
+  // How late Prefills are answered.
+  void set_wait(std::chrono::nanoseconds wait) { service_.set_wait(wait); }
   std::string tcp_address() const { return "127.0.0.1:" + std::to_string(port_); }
 
  private:
-  BareEcho service_;
+  LateEcho service_;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
 };

@@ -66,6 +66,9 @@ class Ways {
          [this] { callers_.echo_tcp.Call(kEchoMethod, inline_); }},
         {"call, inline, TCP", with_tensors,
          [this] { callers_.service_tcp.Call(Method(), inline_); }},
+        {"late echo, empty", [] {}, [this] { callers_.echo.Call(kLateMethod, ToByteBuffer("")); }},
+        {"late echo", with_tensors, [this] { callers_.echo.Call(kLateMethod, inline_); }},
+        {"late echo, TCP", with_tensors, [this] { callers_.echo_tcp.Call(kLateMethod, inline_); }},
         {"call, shared memory", header, [this] { callers_.service.Call(Method(), header_); }},
         {"ring", [this] { PreparePosted(); }, [this] { ThroughRing(); }}};
     const int block = IsPrefill() ? 4 : 20;
@@ -80,6 +83,7 @@ class Ways {
  private:
   static constexpr size_t kTokenBytes = 4096;
   static constexpr const char* kEchoMethod = "/gdn.v1.GdnService/Decode";
+  static constexpr const char* kLateMethod = "/gdn.v1.GdnService/Prefill";
 
   struct Way {
     const char* name;
