@@ -14,18 +14,53 @@ constexpr int kTokens = kChunk / 2;
 using Tokens = float[kTokens / 2];  // a thread's part of the V rows x 32 tokens
 constexpr int kTokenTiles = kTokens / kTileDim;
 
-// y = v + for_y * u, for the warp's values of half the tokens.
+// Half of the tokens of a left operand.
+using HalfOperand = uint4[kTokenTiles];
+
+// y = beta * (v + for_y * u), for the warp's values of half the tokens.
 template <typename T>
 __device__ __forceinline__ void MakeY(const Maker& maker, int half, const Tokens& u,
-                                      uint4 (&y)[kTokenTiles]) {
+                                      HalfOperand& y) {
   const PanelLane v(SharedAddress(maker.v));
 #pragma unroll
   for (int t = 0; t < kTokenTiles; ++t) {
     const int token = half * kTokens + t * kTileDim;
     const TileSum values =
         UnpackLeft<T>({LoadMatricesTransposed(PanelLane::At(v.straight, token, ValueTile()))});
-    y[t] = PackLeft<T>(AddScaled(values, SumOf(u, t), ColumnsOf(maker.factors.for_y + token))).r;
+    const TileSum sum = AddScaled(values, SumOf(u, t), ColumnsOf(maker.factors.for_y + token));
+    y[t] = PackLeft<T>(Scaled(sum, ColumnsOf(maker.factors.beta + token))).r;
   }
+  WarpgroupTouch(y);
+}
+
+// d += y * bᵀ, or with kAdd false d = y * bᵀ, for half of b's rows; `y` are the tokens that b's
+// columns from `column` on go with.
+template <typename T, bool kAdd = true>
+__device__ __forceinline__ void MultiplyTokens(const HalfOperand& y, uint64_t b, int column,
+                                               Tokens& d) {
+  b += column / kTileDim * 2;
+  WarpgroupMma<T, kAdd>(d, y[0], b);
+#pragma unroll
+  for (int t = 1; t < kTokenTiles; ++t) WarpgroupMma<T>(d, y[t], b + t * 2);
+}
+// W as operands: as it is, for the output, and for the state.
+struct Written {
+  HalfOperand for_o;
+  HalfOperand for_s;
+};
+
+template <typename T>
+__device__ __forceinline__ void PackWritten(const Maker& maker, int half, const Tokens& w,
+                                            Written& written) {
+#pragma unroll
+  for (int t = 0; t < kTokenTiles; ++t) {
+    const int token = half * kTokens + t * kTileDim;
+    written.for_o[t] = PackLeft<T>(SumOf(w, t)).r;
+    written.for_s[t] =
+        PackLeft<T>(Scaled(SumOf(w, t), ColumnsOf(maker.factors.for_s + token))).r;
+  }
+  WarpgroupTouch(written.for_o);
+  WarpgroupTouch(written.for_s);
 }
 
 // Sums of half the tokens to where they belong, by way of the values' place.
@@ -57,81 +92,122 @@ __device__ __forceinline__ void StoreOutput(const ChunkSm90Params& p, const Toke
   }
 }
 
-// One chunk, four products:
-//   U = S kᵀ;  S += Y X with Y = v + for_y * U;  O = S qᵀ of the S before;  O = for_o * O + Y Pᵀ
-// all transposed, so that S and Y keep to registers.
+// o *= for_o, for half of the tokens.
+__device__ __forceinline__ void ScaleOutput(const Maker& maker, int half, Tokens& o) {
+#pragma unroll
+  for (int t = 0; t < kTokenTiles; ++t) {
+    SetSum(o, t, Scaled(SumOf(o, t), ColumnsOf(maker.factors.for_o + half * kTokens + t * kTileDim)));
+  }
+  WarpgroupTouch(o);
+}
+
+// Lets products of `a` begin only once `before` is there: begun earlier, they would need registers
+// that what makes `before` still has. `zero` is 0 and not known to be.
+__device__ __forceinline__ uint32_t AnyOf(const float& e) { return __float_as_uint(e); }
+__device__ __forceinline__ uint32_t AnyOf(const uint4& e) { return e.x | e.y | e.z | e.w; }
+template <typename E, int N>
+__device__ __forceinline__ void BeginAfter(const E (&before)[N], uint32_t zero, uint4& a) {
+  uint32_t any = 0;
+#pragma unroll
+  for (const E& e : before) any |= AnyOf(e);
+  a.x |= any & zero;
+}
+
+// One chunk, five products:
+//   U = S kᵀ;  W = Y Tᵀ with Y = beta * (v + for_y * U);  S += (for_s * W) k;
+//   O = S qᵀ of the S before;  O = for_o * O + W Rᵀ
+// all transposed, so that S, Y and W keep to registers. T and R are triangular, so the first half of
+// the tokens needs nothing of the second.
 template <typename T>
 __device__ __forceinline__ void Advance(const ChunkSm90Params& params, Maker& maker, int buffer,
                                         const Place& at, State& s) {
   constexpr int kHalfRows = kTokens * kPanelRowBytes / 16;
   const uint64_t keys = RowsAreN(SharedAddress(maker.k[buffer]));
+  const uint64_t key_rows = RowsAreK(SharedAddress(maker.k[buffer]));
   const uint64_t queries = RowsAreN(SharedAddress(maker.q[buffer]));
-  const uint64_t x = RowsAreK(SharedAddress(maker.x));
-  const uint64_t p = RowsAreN(SharedAddress(maker.p));
+  const uint64_t inverse = RowsAreN(SharedAddress(maker.t));
+  const uint64_t r = RowsAreN(SharedAddress(maker.r));
   Operand left;
 #pragma unroll
   for (int c = 0; c < kDimTiles; ++c) left[c] = PackLeft<T>(SumOf(s, c)).r;
-  const float decay = maker.factors.decay;
-#pragma unroll
-  for (float& e : s) e *= decay;
-  WarpgroupTouch(s);
-  uint4 y[2][kTokenTiles];
+  HalfOperand y0, y1;
+  const uint32_t zero = static_cast<uint32_t>(at.length) >> 31;
   {
     Tokens u0, u1;
     WarpgroupTouch(left);
     WarpgroupFence();
     MultiplyState<T>(left, keys, u0);
     MultiplyState<T>(left, keys + kHalfRows, u1);
-    const auto add = [&](int half) {
-      WarpgroupTouch(y[half]);
-      WarpgroupFence();
-#pragma unroll
-      for (int t = 0; t < kTokenTiles; ++t) {
-        WarpgroupMma<T>(s, y[half][t],
-                        x + (half * kTokenTiles + t) * (kTileDim * kPanelRowBytes / 16));
-      }
-      WarpgroupCommit();
-    };
-    WarpgroupWait<1>();
+    WarpgroupWait();
     WarpgroupTouch(u0);
-    MakeY<T>(maker, 0, u0, y[0]);
-    add(0);
-    WarpgroupWait<1>();
     WarpgroupTouch(u1);
-    MakeY<T>(maker, 1, u1, y[1]);
-    add(1);
+    MakeY<T>(maker, 0, u0, y0);
+    MakeY<T>(maker, 1, u1, y1);
   }
-  const auto finish = [&](int half, Tokens& o) {
-#pragma unroll
-    for (int t = 0; t < kTokenTiles; ++t) {
-      const float* factors = maker.factors.for_o + half * kTokens + t * kTileDim;
-      SetSum(o, t, Scaled(SumOf(o, t), ColumnsOf(factors)));
-    }
-    WarpgroupTouch(o);
+  Written written0, written1;
+  {
+    Tokens w0, w1;
+    BeginAfter(y1, zero, y0[0]);
+    WarpgroupTouch(y0);
     WarpgroupFence();
-#pragma unroll
-    for (int t = 0; t < kBlocks; ++t) {
-      WarpgroupMma<T>(o, y[t / kTokenTiles][t % kTokenTiles], p + half * kHalfRows + t * 2);
-    }
+    MultiplyTokens<T, false>(y0, inverse, 0, w0);
+    MultiplyTokens<T, false>(y0, inverse + kHalfRows, 0, w1);
+    MultiplyTokens<T>(y1, inverse + kHalfRows, kTokens, w1);
     WarpgroupCommit();
     WarpgroupWait();
-    WarpgroupTouch(o);
-    StoreOutput<T>(params, o, half, at, maker.v);
-  };
-  {
-    Tokens o;
-    MultiplyState<T>(left, queries, o);
-    WarpgroupWait();
-    WarpgroupTouch(s);
-    WarpgroupTouch(o);
-    finish(0, o);
+    WarpgroupTouch(w0);
+    WarpgroupTouch(w1);
+    PackWritten<T>(maker, 0, w0, written0);
+    PackWritten<T>(maker, 1, w1, written1);
   }
+  const float decay = maker.factors.decay;
+#pragma unroll
+  for (float& e : s) e *= decay;
   Tokens o;
+  BeginAfter(s, zero, written0.for_s[0]);
+  BeginAfter(written1.for_s, zero, written0.for_s[0]);
+  BeginAfter(written0.for_o, zero, written0.for_s[0]);
+  BeginAfter(written1.for_o, zero, written0.for_s[0]);
+  WarpgroupTouch(written0.for_s);
+  WarpgroupTouch(s);
   WarpgroupFence();
-  MultiplyState<T>(left, queries + kHalfRows, o);
+#pragma unroll
+  for (int t = 0; t < kTokenTiles; ++t) {
+    WarpgroupMma<T>(s, written0.for_s[t], key_rows + t * (kTileDim * kPanelRowBytes / 16));
+  }
+#pragma unroll
+  for (int t = 0; t < kTokenTiles; ++t) {
+    WarpgroupMma<T>(s, written1.for_s[t],
+                    key_rows + (kTokenTiles + t) * (kTileDim * kPanelRowBytes / 16));
+  }
+  WarpgroupCommit();
+  MultiplyState<T>(left, queries, o);
   WarpgroupWait();
+  WarpgroupTouch(s);
   WarpgroupTouch(o);
-  finish(1, o);
+  ScaleOutput(maker, 0, o);
+  BeginAfter(o, zero, written0.for_o[0]);
+  WarpgroupTouch(written0.for_o);
+  WarpgroupFence();
+  MultiplyTokens<T>(written0.for_o, r + 0 * kHalfRows, 0, o);
+  WarpgroupCommit();
+  Tokens p;
+  MultiplyState<T>(left, queries + kHalfRows, p);
+  WarpgroupWait<1>();
+  WarpgroupTouch(o);
+  StoreOutput<T>(params, o, 0, at, maker.v);
+  WarpgroupWait();
+  WarpgroupTouch(p);
+  ScaleOutput(maker, 1, p);
+  BeginAfter(p, zero, written0.for_o[0]);
+  WarpgroupTouch(written0.for_o);
+  WarpgroupFence();
+  MultiplyTokens<T>(written0.for_o, r + 1 * kHalfRows, 0, p);
+  MultiplyTokens<T>(written1.for_o, r + kHalfRows, kTokens, p);
+  WarpgroupCommit();
+  WarpgroupWait();
+  WarpgroupTouch(p);
+  StoreOutput<T>(params, p, 1, at, maker.v);
 }
 
 // The block's chunks one after another.
