@@ -98,26 +98,4 @@ class Decay {
   float2 row_gamma_;
 };
 
-// Zero above the diagonal of a tile.
-__device__ __forceinline__ TileSum Lower(TileSum m) {
-  const int below = threadIdx.x % 32 / 4 - static_cast<int>(threadIdx.x) % 4 * 2;  // row - column
-#pragma unroll
-  for (int e = 0; e < 2; ++e) {
-    if (below < e) m.left[e] = m.right[2 + e] = 0.0f;
-    m.right[e] = 0.0f;
-  }
-  return m;
-}
-
-// Calls f(row, e) where the lane has the diagonal of a tile: in element e of left at its row `row`,
-// in element 2 + e of right eight rows below.
-template <typename F>
-__device__ __forceinline__ void OnDiagonal(F&& f) {
-  const int row = threadIdx.x % 32 / 4;
-#pragma unroll
-  for (int e = 0; e < 2; ++e) {
-    if (row == threadIdx.x % 4 * 2 + e) f(row, e);
-  }
-}
-
 }  // namespace gdn::cuda

@@ -32,8 +32,8 @@ struct Place {
 };
 
 // A block's chunks one after another: of the heads of rows that begin in its share of all chunks,
-// the longest first, where a head of a row counts for one chunk more than it has. PAD rows are left
-// out.
+// the longest first, where a head of a row counts for kFusedHeadChunks more than it has. PAD rows
+// are left out.
 class Cursor {
  public:
   // Before the first chunk. By whole warps, as all lookups.
@@ -43,7 +43,7 @@ class Cursor {
     end_ = total * (blockIdx.x + 1) / gridDim.x;
     rank_ = RankAt(p, begin);
     Enter(p);
-    const int64_t cost = length_ + 1;
+    const int64_t cost = length_ + kFusedHeadChunks;
     head_ = static_cast<int>((begin - Before(p, rank_) + cost - 1) / cost) - 1;
     next_ = Before(p, rank_) + (head_ + 1) * cost;
     chunk_ = length_;
@@ -81,7 +81,7 @@ class Cursor {
     } else {
       chunks = ranked == nullptr ? p.chunks.chunk_offsets[rank] : ranked[2 * rank + 1];
     }
-    return (chunks + rank) * p.rule.heads.value_heads;
+    return (chunks + kFusedHeadChunks * rank) * p.rule.heads.value_heads;
   }
 
   // Of the last row that begins at or before `at`; 32 are looked at at a time.
@@ -105,7 +105,7 @@ class Cursor {
       ++rank_;
       Enter(p);
     }
-    next_ += length_ + 1;
+    next_ += length_ + kFusedHeadChunks;
     chunk_ = 0;
     if (slot_ < 0) {
       pad(token_, tokens_, head_);
@@ -153,9 +153,9 @@ struct alignas(1024) Maker {
   uint4 v[kRecord];       // then the output
   uint4 t[kPanelPieces];  // zeros above the diagonal, as in r
   uint4 r[kPanelPieces];
-  LowerTiles lower;       // -A and the inverses of its diagonal's tiles
+  LowerTiles lower;  // -A and the inverses of its diagonal's tiles
   Factors factors;
-  float gamma[kChunk];    // / ln 2
+  float gamma[kChunk];  // / ln 2
   float beta[kChunk];
   float column[kChunk];   // n_j * exp(gamma_e - gamma_j), e the last of j's 16 tokens
   float k_norm[kChunk];   // n
@@ -174,6 +174,15 @@ struct Shared {
 
 __device__ __forceinline__ int GroupWarp() {
   return __shfl_sync(~0u, static_cast<int>(threadIdx.x % kGroupThreads / 32), 0);  // uniform
+}
+
+// Brings the state that a row begins with into L2: not long before it is loaded, or what other
+// blocks bring has taken its place by then.
+__device__ __forceinline__ void PrefetchState(const ChunkSm90Params& p, const Place& at) {
+  if (at.length == 0 || !at.first || !at.restore) return;
+  const auto size = static_cast<int64_t>(SizeOf(p.rule.ssm.type));
+  PrefetchBulk(static_cast<const unsigned char*>(p.rule.ssm.data) + at.state * size,
+               static_cast<unsigned>(kSm90Dim * kSm90Dim * size));
 }
 
 }  // namespace gdn::cuda::fused

@@ -34,8 +34,7 @@ __device__ __forceinline__ void LoadGates(const ChunkSm90Params& p, const Place&
   CopyAsyncFloat(SharedAddress(to), from, valid);
 }
 
-// The next chunk's keys, queries and gates. The values will follow, and the state where a row
-// begins: into L2.
+// The next chunk's keys, queries and gates. The values will follow: into L2.
 template <typename T>
 __device__ __forceinline__ void LoadNext(const ChunkSm90Params& p, const Place& at, int buffer,
                                          Maker& maker) {
@@ -49,29 +48,11 @@ __device__ __forceinline__ void LoadNext(const ChunkSm90Params& p, const Place& 
       Prefetch(static_cast<const T*>(p.rule.v) + (at.token + thread / 2) * p.rule.v_stride +
                int64_t{at.head} * kSm90Dim + thread % 2 * (kSm90Dim / 2));
     }
-    if (at.first && at.restore && thread == 0) {
-      const auto size = static_cast<int64_t>(SizeOf(p.rule.ssm.type));
-      PrefetchBulk(static_cast<const unsigned char*>(p.rule.ssm.data) + at.state * size,
-                   static_cast<unsigned>(kSm90Dim * kSm90Dim * size));
-    }
   }
   CopyAsyncCommit();
 }
 
 // ---- gates and norms
-
-// The diagonal's tile of q qᵀ, of the warp's 16 rows.
-template <typename T>
-__device__ __forceinline__ TileSum SquareOfQueries(const uint4* q_rows) {
-  TileSum qq;
-  const PanelLane rows(SharedAddress(q_rows));
-#pragma unroll
-  for (int c = 0; c < kDimTiles; ++c) {
-    const Tile tile = rows.Load(GroupWarp() * kTileDim, c);
-    MultiplyAdd<T>(qq, {{tile.x, tile.z, tile.y, tile.w}}, tile);
-  }
-  return qq;
-}
 
 // The number of the lane's token, in either half of a warp.
 __device__ __forceinline__ int OwnToken() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/prefill/chunk_fused_inputs.cuh"
+#include "kernels/cuda/prefill/chunk_square.cuh"
 
 namespace gdn::cuda::fused {
 
@@ -11,32 +12,6 @@ constexpr int kStepWarp = kBlocks - 1;
 // The threads of this maker.
 __device__ __forceinline__ void MakerSync() {
   NamedBarrier(1 + static_cast<int>(threadIdx.x) / kGroupThreads, kGroupThreads);
-}
-
-// 64 x 64 sums of a warpgroup, a warp's 16 rows.
-using Square = float[kChunk / 2];
-
-// d = a * bᵀ of rows in panels; begins it only.
-template <typename T>
-__device__ __forceinline__ void MultiplyRows(const uint4* a_rows, const uint4* b_rows, Square& d) {
-  const uint64_t a = RowsAreN(SharedAddress(a_rows));
-  const uint64_t b = RowsAreN(SharedAddress(b_rows));
-  const auto step = [](int c) { return c / 4 * (kPanelBytes / 16) + c % 4 * 2; };
-  WarpgroupFence();
-  WarpgroupMmaShared<T, false>(d, a, b);
-#pragma unroll
-  for (int c = 1; c < kDimTiles; ++c) WarpgroupMmaShared<T>(d, a + step(c), b + step(c));
-  WarpgroupCommit();
-}
-
-// The diagonal's tile of the warp's rows.
-__device__ __forceinline__ TileSum DiagonalOf(const Square& d, int warp) {
-  TileSum own;
-#pragma unroll
-  for (int j = 0; j < kBlocks; ++j) {
-    if (j == warp) own = SumOf(d, j);
-  }
-  return own;
 }
 
 // Calls f(j, decayed tile) for the warp's tiles of d up to the diagonal's, multiplied by
@@ -97,7 +72,7 @@ __device__ __forceinline__ void BeginChunk(const ChunkSm90Params& p, uint4* k_ro
   Square kk;
   MultiplyRows<T>(k_rows, k_rows, kk);
   const float column_decay = SumGates(maker.next_g, warp, maker.gamma).column;
-  const TileSum qq = SquareOfQueries<T>(q_rows);
+  const TileSum qq = SquareOfRows<T>(q_rows, warp);
   WarpgroupWait();
   WarpgroupTouch(kk);
   StoreScales<T>(p, column_decay, DiagonalOf(kk, warp), qq, maker);
@@ -140,7 +115,8 @@ __device__ __forceinline__ void Step(const ChunkSm90Params& p, int chunks, int w
 
 // T and R have zeros where nothing is ever stored.
 __device__ __forceinline__ void ClearPanels(Maker& maker) {
-  for (int i = static_cast<int>(threadIdx.x) % kGroupThreads; i < kPanelPieces; i += kGroupThreads) {
+  for (int i = static_cast<int>(threadIdx.x) % kGroupThreads; i < kPanelPieces;
+       i += kGroupThreads) {
     maker.t[i] = maker.r[i] = {};
   }
 }
@@ -166,6 +142,7 @@ __device__ void Make(const ChunkSm90Params& p, Shared& shared, int which) {
   BeginPlaces<T>(p, which, maker);
   MakerSync();
   LoadNext<T>(p, maker.places[0], 0, maker);
+  if (threadIdx.x % kGroupThreads == 0) PrefetchState(p, maker.places[0]);
   const auto wait_used = [&](int n) {
     if (n > 0) BarrierWait(SharedAddress(&shared.used[which]), (n - 1) % 2);
   };

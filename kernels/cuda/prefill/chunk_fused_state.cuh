@@ -9,18 +9,44 @@ namespace gdn::cuda::fused {
 // This warp's 16 rows of V among a token's pieces.
 __device__ __forceinline__ int ValueTile() { return static_cast<int>(threadIdx.x) / 32; }
 
-// A chunk's tokens are taken in halves, which leaves room for the registers of both.
+// A chunk's tokens are taken in halves of 32: registers of these find room where those of 64 do
+// not, and T and R, which are triangular, have nothing of the second half for the first.
 constexpr int kTokens = kChunk / 2;
 using Tokens = float[kTokens / 2];  // a thread's part of the V rows x 32 tokens
 constexpr int kTokenTiles = kTokens / kTileDim;
+using TokenOperand = uint4[kTokenTiles];  // as a left operand
 
-// Half of the tokens of a left operand.
-using HalfOperand = uint4[kTokenTiles];
+// Of right operands in shared memory, in units of a descriptor: from a half of the tokens to the
+// other as rows and as columns, and from 16 rows to the next.
+constexpr int kHalfRows = kTokens * kPanelRowBytes / 16;
+constexpr int kHalfColumns = kTokens * 2 / 16;
+constexpr int kTileRows = kTileDim * kPanelRowBytes / 16;
+
+// d += tokens * bᵀ, or with kAdd false d = tokens * bᵀ, for 32 rows and columns of b from `b` on.
+template <typename T, bool kAdd = true>
+__device__ __forceinline__ void MultiplyTokens(const TokenOperand& tokens, uint64_t b, Tokens& d) {
+  WarpgroupMma<T, kAdd>(d, tokens[0], b);
+#pragma unroll
+  for (int t = 1; t < kTokenTiles; ++t) WarpgroupMma<T>(d, tokens[t], b + t * 2);
+}
+
+// Lets products of `a` begin only once `before` is there. The assembler would begin them as soon as
+// their operands are, and then has no registers for both: it gives up having products overlap at
+// all (its message C7512). `zero` is 0 and not known to be.
+__device__ __forceinline__ uint32_t BitsOf(float e) { return __float_as_uint(e); }
+__device__ __forceinline__ uint32_t BitsOf(const uint4& e) { return e.x | e.y | e.z | e.w; }
+template <typename E, int N>
+__device__ __forceinline__ void BeginAfter(const E (&before)[N], uint32_t zero, uint4& a) {
+  uint32_t any = 0;
+#pragma unroll
+  for (const E& e : before) any |= BitsOf(e);
+  a.x |= any & zero;
+}
 
 // y = beta * (v + for_y * u), for the warp's values of half the tokens.
 template <typename T>
 __device__ __forceinline__ void MakeY(const Maker& maker, int half, const Tokens& u,
-                                      HalfOperand& y) {
+                                      TokenOperand& y) {
   const PanelLane v(SharedAddress(maker.v));
 #pragma unroll
   for (int t = 0; t < kTokenTiles; ++t) {
@@ -33,20 +59,10 @@ __device__ __forceinline__ void MakeY(const Maker& maker, int half, const Tokens
   WarpgroupTouch(y);
 }
 
-// d += y * bᵀ, or with kAdd false d = y * bᵀ, for half of b's rows; `y` are the tokens that b's
-// columns from `column` on go with.
-template <typename T, bool kAdd = true>
-__device__ __forceinline__ void MultiplyTokens(const HalfOperand& y, uint64_t b, int column,
-                                               Tokens& d) {
-  b += column / kTileDim * 2;
-  WarpgroupMma<T, kAdd>(d, y[0], b);
-#pragma unroll
-  for (int t = 1; t < kTokenTiles; ++t) WarpgroupMma<T>(d, y[t], b + t * 2);
-}
-// W as operands: as it is, for the output, and for the state.
+// W of half the tokens: for the output as it is, and for the state.
 struct Written {
-  HalfOperand for_o;
-  HalfOperand for_s;
+  TokenOperand for_o;
+  TokenOperand for_s;
 };
 
 template <typename T>
@@ -56,11 +72,20 @@ __device__ __forceinline__ void PackWritten(const Maker& maker, int half, const 
   for (int t = 0; t < kTokenTiles; ++t) {
     const int token = half * kTokens + t * kTileDim;
     written.for_o[t] = PackLeft<T>(SumOf(w, t)).r;
-    written.for_s[t] =
-        PackLeft<T>(Scaled(SumOf(w, t), ColumnsOf(maker.factors.for_s + token))).r;
+    written.for_s[t] = PackLeft<T>(Scaled(SumOf(w, t), ColumnsOf(maker.factors.for_s + token))).r;
   }
   WarpgroupTouch(written.for_o);
   WarpgroupTouch(written.for_s);
+}
+
+// o *= for_o, for half of the tokens.
+__device__ __forceinline__ void ScaleOutput(const Maker& maker, int half, Tokens& o) {
+#pragma unroll
+  for (int t = 0; t < kTokenTiles; ++t) {
+    const float* factors = maker.factors.for_o + half * kTokens + t * kTileDim;
+    SetSum(o, t, Scaled(SumOf(o, t), ColumnsOf(factors)));
+  }
+  WarpgroupTouch(o);
 }
 
 // Sums of half the tokens to where they belong, by way of the values' place.
@@ -92,46 +117,12 @@ __device__ __forceinline__ void StoreOutput(const ChunkSm90Params& p, const Toke
   }
 }
 
-// o *= for_o, for half of the tokens.
-__device__ __forceinline__ void ScaleOutput(const Maker& maker, int half, Tokens& o) {
-#pragma unroll
-  for (int t = 0; t < kTokenTiles; ++t) {
-    SetSum(o, t, Scaled(SumOf(o, t), ColumnsOf(maker.factors.for_o + half * kTokens + t * kTileDim)));
-  }
-  WarpgroupTouch(o);
-}
-
-// Lets products of `a` begin only once `before` is there: begun earlier, they would need registers
-// that what makes `before` still has. `zero` is 0 and not known to be.
-__device__ __forceinline__ uint32_t AnyOf(const float& e) { return __float_as_uint(e); }
-__device__ __forceinline__ uint32_t AnyOf(const uint4& e) { return e.x | e.y | e.z | e.w; }
-template <typename E, int N>
-__device__ __forceinline__ void BeginAfter(const E (&before)[N], uint32_t zero, uint4& a) {
-  uint32_t any = 0;
-#pragma unroll
-  for (const E& e : before) any |= AnyOf(e);
-  a.x |= any & zero;
-}
-
-// One chunk, five products:
-//   U = S kᵀ;  W = Y Tᵀ with Y = beta * (v + for_y * U);  S += (for_s * W) k;
-//   O = S qᵀ of the S before;  O = for_o * O + W Rᵀ
-// all transposed, so that S, Y and W keep to registers. T and R are triangular, so the first half of
-// the tokens needs nothing of the second.
+// S kᵀ and from it W; `left` is S.
 template <typename T>
-__device__ __forceinline__ void Advance(const ChunkSm90Params& params, Maker& maker, int buffer,
-                                        const Place& at, State& s) {
-  constexpr int kHalfRows = kTokens * kPanelRowBytes / 16;
-  const uint64_t keys = RowsAreN(SharedAddress(maker.k[buffer]));
-  const uint64_t key_rows = RowsAreK(SharedAddress(maker.k[buffer]));
-  const uint64_t queries = RowsAreN(SharedAddress(maker.q[buffer]));
-  const uint64_t inverse = RowsAreN(SharedAddress(maker.t));
-  const uint64_t r = RowsAreN(SharedAddress(maker.r));
-  Operand left;
-#pragma unroll
-  for (int c = 0; c < kDimTiles; ++c) left[c] = PackLeft<T>(SumOf(s, c)).r;
-  HalfOperand y0, y1;
-  const uint32_t zero = static_cast<uint32_t>(at.length) >> 31;
+__device__ __forceinline__ void Write(const Maker& maker, uint64_t keys, uint32_t zero,
+                                      Operand& left, Written (&written)[2]) {
+  const uint64_t t = RowsAreN(SharedAddress(maker.t));
+  TokenOperand y0, y1;
   {
     Tokens u0, u1;
     WarpgroupTouch(left);
@@ -144,70 +135,84 @@ __device__ __forceinline__ void Advance(const ChunkSm90Params& params, Maker& ma
     MakeY<T>(maker, 0, u0, y0);
     MakeY<T>(maker, 1, u1, y1);
   }
-  Written written0, written1;
-  {
-    Tokens w0, w1;
-    BeginAfter(y1, zero, y0[0]);
-    WarpgroupTouch(y0);
-    WarpgroupFence();
-    MultiplyTokens<T, false>(y0, inverse, 0, w0);
-    MultiplyTokens<T, false>(y0, inverse + kHalfRows, 0, w1);
-    MultiplyTokens<T>(y1, inverse + kHalfRows, kTokens, w1);
-    WarpgroupCommit();
-    WarpgroupWait();
-    WarpgroupTouch(w0);
-    WarpgroupTouch(w1);
-    PackWritten<T>(maker, 0, w0, written0);
-    PackWritten<T>(maker, 1, w1, written1);
-  }
+  Tokens w0, w1;
+  BeginAfter(y1, zero, y0[0]);
+  WarpgroupTouch(y0);
+  WarpgroupFence();
+  MultiplyTokens<T, false>(y0, t, w0);
+  MultiplyTokens<T, false>(y0, t + kHalfRows, w1);
+  MultiplyTokens<T>(y1, t + kHalfRows + kHalfColumns, w1);
+  WarpgroupCommit();
+  WarpgroupWait();
+  WarpgroupTouch(w0);
+  WarpgroupTouch(w1);
+  PackWritten<T>(maker, 0, w0, written[0]);
+  PackWritten<T>(maker, 1, w1, written[1]);
+}
+
+// One chunk, five products:
+//   U = S kᵀ;  W = Y Tᵀ with Y = beta * (v + for_y * U);  S += (for_s * W) k;
+//   O = S qᵀ of the S before;  O = for_o * O + W Rᵀ
+// all transposed, so that S, Y and W keep to registers.
+template <typename T>
+__device__ __forceinline__ void Advance(const ChunkSm90Params& params, Maker& maker, int buffer,
+                                        const Place& at, State& s) {
+  const uint32_t k = SharedAddress(maker.k[buffer]);
+  const uint64_t queries = RowsAreN(SharedAddress(maker.q[buffer]));
+  const uint64_t r = RowsAreN(SharedAddress(maker.r));
+  const uint32_t zero = static_cast<uint32_t>(at.length) >> 31;
+  Operand left;
+#pragma unroll
+  for (int c = 0; c < kDimTiles; ++c) left[c] = PackLeft<T>(SumOf(s, c)).r;
+  Written written[2];
+  Write<T>(maker, RowsAreN(k), zero, left, written);
+
   const float decay = maker.factors.decay;
 #pragma unroll
   for (float& e : s) e *= decay;
-  Tokens o;
-  BeginAfter(s, zero, written0.for_s[0]);
-  BeginAfter(written1.for_s, zero, written0.for_s[0]);
-  BeginAfter(written0.for_o, zero, written0.for_s[0]);
-  BeginAfter(written1.for_o, zero, written0.for_s[0]);
-  WarpgroupTouch(written0.for_s);
+  uint4& first = written[0].for_s[0];
+  BeginAfter(s, zero, first);
+  BeginAfter(written[1].for_s, zero, first);
+  BeginAfter(written[0].for_o, zero, first);
+  BeginAfter(written[1].for_o, zero, first);
+  WarpgroupTouch(written[0].for_s);
   WarpgroupTouch(s);
   WarpgroupFence();
 #pragma unroll
-  for (int t = 0; t < kTokenTiles; ++t) {
-    WarpgroupMma<T>(s, written0.for_s[t], key_rows + t * (kTileDim * kPanelRowBytes / 16));
-  }
-#pragma unroll
-  for (int t = 0; t < kTokenTiles; ++t) {
-    WarpgroupMma<T>(s, written1.for_s[t],
-                    key_rows + (kTokenTiles + t) * (kTileDim * kPanelRowBytes / 16));
+  for (int t = 0; t < kBlocks; ++t) {
+    WarpgroupMma<T>(s, written[t / kTokenTiles].for_s[t % kTokenTiles],
+                    RowsAreK(k) + t * kTileRows);
   }
   WarpgroupCommit();
-  MultiplyState<T>(left, queries, o);
+  Tokens o0, o1;
+  MultiplyState<T>(left, queries, o0);
   WarpgroupWait();
   WarpgroupTouch(s);
-  WarpgroupTouch(o);
-  ScaleOutput(maker, 0, o);
-  BeginAfter(o, zero, written0.for_o[0]);
-  WarpgroupTouch(written0.for_o);
+  WarpgroupTouch(o0);
+
+  ScaleOutput(maker, 0, o0);
+  BeginAfter(o0, zero, written[0].for_o[0]);
+  WarpgroupTouch(written[0].for_o);
   WarpgroupFence();
-  MultiplyTokens<T>(written0.for_o, r + 0 * kHalfRows, 0, o);
+  MultiplyTokens<T>(written[0].for_o, r, o0);
   WarpgroupCommit();
-  Tokens p;
-  MultiplyState<T>(left, queries + kHalfRows, p);
+  MultiplyState<T>(left, queries + kHalfRows, o1);
   WarpgroupWait<1>();
-  WarpgroupTouch(o);
-  StoreOutput<T>(params, o, 0, at, maker.v);
+  WarpgroupTouch(o0);
+  StoreOutput<T>(params, o0, 0, at, maker.v);
   WarpgroupWait();
-  WarpgroupTouch(p);
-  ScaleOutput(maker, 1, p);
-  BeginAfter(p, zero, written0.for_o[0]);
-  WarpgroupTouch(written0.for_o);
+  WarpgroupTouch(o1);
+
+  ScaleOutput(maker, 1, o1);
+  BeginAfter(o1, zero, written[0].for_o[0]);
+  WarpgroupTouch(written[0].for_o);
   WarpgroupFence();
-  MultiplyTokens<T>(written0.for_o, r + 1 * kHalfRows, 0, p);
-  MultiplyTokens<T>(written1.for_o, r + kHalfRows, kTokens, p);
+  MultiplyTokens<T>(written[0].for_o, r + kHalfRows, o1);
+  MultiplyTokens<T>(written[1].for_o, r + kHalfRows + kHalfColumns, o1);
   WarpgroupCommit();
   WarpgroupWait();
-  WarpgroupTouch(p);
-  StoreOutput<T>(params, p, 1, at, maker.v);
+  WarpgroupTouch(o1);
+  StoreOutput<T>(params, o1, 1, at, maker.v);
 }
 
 // The block's chunks one after another.
@@ -223,6 +228,10 @@ __device__ void Keep(const ChunkSm90Params& p, Shared& shared) {
     if (at.length == 0) break;
     const int row = ValueTile() * kTileDim;
     if (at.first) LoadState(pool + at.state + row * kSm90Dim, at.restore, s);
+    // The next chunk's place was there with the last chunk.
+    if (at.last && n > 0 && threadIdx.x == 0) {
+      PrefetchState(p, shared.makers[(n + 1) % kMakers].places[(n + 1) / kMakers % kPlaces]);
+    }
     Advance<T>(p, maker, buffer, at, s);
     if (at.last && pool != nullptr) StoreState(s, pool + at.state + row * kSm90Dim);
     __syncwarp();
