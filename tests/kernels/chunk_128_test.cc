@@ -83,11 +83,12 @@ TEST_P(Chunk128, KeysAsTheyCome) {
 }
 
 // Rows of bf16 that go on from a state of fp32, against the recurrent oracle.
-void CheckWithState(const Implementation& impl, DeltaInputs& in, uint64_t seed) {
+void CheckWithState(const Implementation& impl, DeltaInputs& in, uint64_t seed,
+                    DType output = DType::kBf16) {
   Tensor truth_pool = in.Pool(seed, DType::kFp32);
   Tensor pool = truth_pool;
   Tensor truth(DType::kFp32, in.rows.tokens() * in.value_stride());
-  Tensor o(DType::kBf16, truth.size());
+  Tensor o(output, truth.size());
   in.rows.set_initial_state(true);
   oracle::FusedRecurrentGatedDeltaRule(
       in.Bind<FusedRecurrentGatedDeltaRuleParams>(&truth_pool, &truth, true));
@@ -96,11 +97,13 @@ void CheckWithState(const Implementation& impl, DeltaInputs& in, uint64_t seed) 
   EXPECT_TRUE(Close(pool, truth_pool, in.pool_shape(), Within(2e-2)));
 }
 
-// Long enough that some of it, with few heads all of it, is prepared beside the chain of states.
+// Long enough that some of it, with few heads all of it, is prepared beside the chain of states;
+// with an output of fp32 nothing is fused, however few SMs there are.
 TEST_P(Chunk128, OneLongRow) {
   for (const auto& [key_heads, value_heads] : {std::pair{4, 32}, {1, 2}, {1, 3}}) {
     DeltaInputs in(49, {{2050}, {key_heads, value_heads, 128, 128}}, DType::kBf16);
     CheckWithState(*GetParam(), in, 2);
+    CheckWithState(*GetParam(), in, 2, DType::kFp32);
   }
 }
 

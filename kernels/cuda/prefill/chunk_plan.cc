@@ -8,13 +8,13 @@ namespace {
 
 // Measured on an H200. The times are in µs: of one SM for a chunk and key head and for each value
 // head with it (two together; divided as their instructions are); of the chain from chunk to chunk
-// and for each head of a row; and of the fused kernel from chunk to chunk.
+// and to begin with a row; and of the fused kernel from chunk to chunk.
 constexpr double kPrepareKeyHead = 1.6;
 constexpr double kPrepareValueHead = 1.25;
 constexpr double kPrepareOnAll = 1.4;  // times that where all SMs prepare, as memory is shared
 constexpr double kChainChunk = 0.92;
-constexpr double kChainHead = 0.05;
-constexpr double kFusedChunk = 5.3;
+constexpr double kChainStart = 3.3;
+constexpr double kFusedChunk = 3.3;
 constexpr double kSmallLead = 0.1;  // of the chunks: not worth a launch of its own
 constexpr int64_t kBesideRow = 32;  // chunks that are
 constexpr int64_t kLongRow = 8;     // chunks beside which a row's beginning is short
@@ -34,32 +34,31 @@ double PreparedMicros(const Heads& heads, const ChunkSizes& sizes, int sms) {
   const double chain =
       std::max(static_cast<double>(sizes.longest), chunks * heads.value_heads / pairs);
   const double rows = static_cast<double>(sizes.rows) * heads.value_heads;
-  return prepare + kChainChunk * chain + kChainHead * rows;
+  return prepare + kChainChunk * chain + kChainStart * rows / pairs;
 }
 
-// A head of a row by one SM, which takes about a chunk's time to change from one to the next.
+// A head of a row by one SM. Where there are more than SMs, some get half a head more than others.
 double FusedMicros(const Heads& heads, const ChunkSizes& sizes, int sms) {
-  const double mean = static_cast<double>(sizes.chunks + sizes.rows) * heads.value_heads / sms;
-  return kFusedChunk * std::max(static_cast<double>(sizes.longest + 1), mean);
-}
-
-// With fewer heads of rows than SMs the fused kernel leaves some idle.
-bool Fused(const Heads& heads, const ChunkSizes& sizes, int sms) {
-  return sizes.rows * heads.value_heads >= sms &&
-         FusedMicros(heads, sizes, sms) < PreparedMicros(heads, sizes, sms);
+  const auto all = static_cast<double>(sizes.chunks + kFusedHeadChunks * sizes.rows);
+  const double mean = all * heads.value_heads / sms;
+  const int64_t known = sizes.longest > 0 ? sizes.longest : sizes.chunks / sizes.rows;
+  const auto longest = static_cast<double>(known + kFusedHeadChunks);
+  const bool more = sizes.rows * heads.value_heads > sms;
+  return kFusedChunk * (more ? std::max(longest, mean + longest / 2) : longest);
 }
 
 }  // namespace
 
 ChunkPlan PlanChunks(const Heads& heads, const ChunkSizes& sizes, int sms, bool may_fuse) {
-  const auto [rows, chunks, longest] = sizes;
+  const int64_t rows = sizes.rows;
+  const int64_t chunks = sizes.chunks;
   const int group = heads.value_heads / heads.key_heads;
   const int64_t chains = rows * heads.value_heads;
   ChunkPlan plan = {.lead_chunks = chunks,
                     .lead_blocks = sms / 2 * 2,
                     .item_heads = std::min(group, kMaxItemHeads),
                     .chain_clusters = chains};
-  if (may_fuse && Fused(heads, sizes, sms)) {
+  if (may_fuse && FusedMicros(heads, sizes, sms) < PreparedMicros(heads, sizes, sms)) {
     plan.fused_blocks = static_cast<int>(std::min<int64_t>(chains, sms));
     return plan;
   }

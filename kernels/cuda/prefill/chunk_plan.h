@@ -8,6 +8,8 @@
 namespace gdn::cuda {
 
 inline constexpr int kMaxItemHeads = 2;
+// As many chunks as a block of the fused kernel makes in the time that it takes to change heads.
+inline constexpr int kFusedHeadChunks = 2;
 
 struct ChunkSizes {
   int64_t rows = 0;

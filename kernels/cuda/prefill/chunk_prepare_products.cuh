@@ -3,66 +3,18 @@
 // at the tiles of 16 columns up to the diagonal's.
 #pragma once
 
-#include "kernels/cuda/device/warpgroup.cuh"
 #include "kernels/cuda/prefill/chunk_prepare_gates.cuh"
+#include "kernels/cuda/prefill/chunk_square.cuh"
 
 namespace gdn::cuda::prepare {
-
-using Square = float[kChunk / 2];  // 64 x 64 sums of a warpgroup
-
-// The diagonal's tile of the warp's rows.
-__device__ __forceinline__ TileSum DiagonalOf(const Square& d, int warp) {
-  TileSum own;
-#pragma unroll
-  for (int j = 0; j < kBlocks; ++j) {
-    if (j == warp) own = SumOf(d, j);
-  }
-  return own;
-}
-
-// Calls f(row, e) where the lane has the diagonal of a tile: in element e of left at its row `row`,
-// in element 2 + e of right eight rows below.
-template <typename F>
-__device__ __forceinline__ void OnDiagonal(F&& f) {
-  const int row = threadIdx.x % 32 / 4;
-#pragma unroll
-  for (int e = 0; e < 2; ++e) {
-    if (row == threadIdx.x % 4 * 2 + e) f(row, e);
-  }
-}
-
-// Begins d = a kᵀ of rows as they come, a those of keys or queries.
-template <typename T>
-__device__ __forceinline__ void MultiplyRows(const uint4* a_rows, const uint4* k_rows, Square& d) {
-  const uint64_t a = RowsAreN(SharedAddress(a_rows));
-  const uint64_t k = RowsAreN(SharedAddress(k_rows));
-  const auto step = [](int c) { return c / 4 * (kPanelBytes / 16) + c % 4 * 2; };
-  WarpgroupFence();
-  WarpgroupMmaShared<T, false>(d, a, k);
-#pragma unroll
-  for (int c = 1; c < kDimTiles; ++c) WarpgroupMmaShared<T>(d, a + step(c), k + step(c));
-  WarpgroupCommit();
-}
-
-// q qᵀ of the warp's rows.
-template <typename T>
-__device__ __forceinline__ TileSum MultiplyQueries(const Shared& shared, int warp) {
-  const PanelLane rows(SharedAddress(shared.q));
-  TileSum qq;
-#pragma unroll
-  for (int c = 0; c < kDimTiles; ++c) {
-    MultiplyAdd<T>(qq, rows.LoadLeft(warp * kTileDim, c), rows.Load(warp * kTileDim, c));
-  }
-  return qq;
-}
 
 // -A_ij = -beta_i * kk_ij * exp(gamma_i - gamma_j) for i > j; what is not below the diagonal is
 // never read.
 __device__ __forceinline__ void StoreLower(const Square& kk, const TileSum& diagonal, int head,
                                            int warp, const float* betas, Shared& shared) {
-  const float2 beta = RowsOf(betas, warp);
-  const float2 norm = RowsOf(shared.k_norm, warp);
-  const Decay decay(shared, head, warp, {-beta.x * norm.x, -beta.y * norm.y});
+  const float2 beta = RowsOf(betas + warp * kTileDim);
+  const float2 norm = RowsOf(shared.k_norm + warp * kTileDim);
+  const Decay decay = DecayOf(shared, head, warp, {-beta.x * norm.x, -beta.y * norm.y});
   LowerTiles& lower = shared.lower[head];
 #pragma unroll
   for (int j = 0; j < kBlocks - 1; ++j) {
@@ -83,7 +35,7 @@ template <typename T>
 __device__ __forceinline__ void Invert(int head, int warp, const float* betas, Shared& shared,
                                        XOperands& for_x) {
   const PanelLane for_p(SharedAddress(shared.after.t));
-  const float2 beta = RowsOf(betas, warp);
+  const float2 beta = RowsOf(betas + warp * kTileDim);
   const float* decay = shared.decay[head];
 #pragma unroll
   for (int i = 0; i < kBlocks - 1; ++i) {
@@ -93,8 +45,8 @@ __device__ __forceinline__ void Invert(int head, int warp, const float* betas, S
     }
   }
   InvertColumns(shared.lower[head], warp, [&](int i, const TileSum& u) {
-    TileSum m = ScaleRows(u, beta);
-    const TileSum x = ScaleColumns(m, decay + i * kTileDim);
+    TileSum m = Scaled(u, beta);
+    const TileSum x = Scaled(m, ColumnsOf(decay + i * kTileDim));
     const LeftTile packed = PackLeft<T>(x);
     for_x.tiles[i] = packed.r;
     if (i == warp) {
@@ -123,18 +75,12 @@ struct POperands {
 template <typename T>
 __device__ __forceinline__ void BeginP(const Square& qk, int head, int warp, const float* betas,
                                        const Shared& shared, POperands& to) {
-  const Decay decay(shared, head, warp, RowsOf(shared.q_scale, warp));
+  const Decay decay = DecayOf(shared, head, warp, RowsOf(shared.q_scale + warp * kTileDim));
   const auto set = [&](int j, const TileSum& r) {
     to.r[j] = PackLeft<T>(r).r;
-    SetSum(to.p, j, ScaleColumns(r, betas + j * kTileDim));
+    SetSum(to.p, j, Scaled(r, ColumnsOf(betas + j * kTileDim)));
   };
-  TileSum diagonal = decay.Diagonal(DiagonalOf(qk, warp));
-  const int above = threadIdx.x % 4 * 2 - threadIdx.x % 32 / 4;  // the lane's column over its row
-#pragma unroll
-  for (int e = 0; e < 4; ++e) {
-    if (above + e % 2 > e / 2 * 8) diagonal.left[e] = 0.0f;
-    if (above + 8 + e % 2 > e / 2 * 8) diagonal.right[e] = 0.0f;
-  }
+  const TileSum diagonal = Lower(decay.Diagonal(DiagonalOf(qk, warp)));
 #pragma unroll
   for (int j = 0; j < kBlocks; ++j) {
     if (j < warp) {

@@ -96,7 +96,8 @@ __device__ __forceinline__ void BeginHeads(const ChunkSm90Params& p, const Item&
                                            const uint4* k, const Gates& gates, Shared& shared,
                                            Square& kk, Square& qk) {
   SendRows(p, item, k, p.workspace.k);
-  const TokenDecays decays = SumGates(warp, gates, shared);
+  const int half = static_cast<int>(threadIdx.x) % 32 / kTileDim;
+  const TokenDecays decays = SumGates(gates.g[half], warp, shared.gamma[half]);
   WarpgroupWait();
   WarpgroupTouch(kk);
   const TileSum diagonal = DiagonalOf(kk, warp);
@@ -105,7 +106,7 @@ __device__ __forceinline__ void BeginHeads(const ChunkSm90Params& p, const Item&
   GroupSyncCopies();
   MultiplyRows<T>(shared.q, k, qk);
   SendRows(p, item, shared.q, p.workspace.q);
-  StoreQueryFactors(p, item, warp, decays, MultiplyQueries<T>(shared, warp), shared);
+  StoreQueryFactors(p, item, warp, decays, SquareOfRows<T>(shared.q, warp), shared);
 #pragma unroll 1
   for (int i = 0; i < item.heads; ++i) {
     StoreLower(kk, diagonal, i, warp, gates.beta[i], shared);

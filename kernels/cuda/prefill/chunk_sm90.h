@@ -19,8 +19,14 @@
 // nothing waits for the chain, whose blocks begin once all blocks of prepare run or have ended: so
 // the wait ends, whatever else the device is at.
 //
-// Fused, a block takes a head of a row from chunk to chunk by itself and nothing but the state
-// passes through memory. That is the quicker where there are many short rows.
+// Fused, a block takes heads of rows from chunk to chunk by itself and nothing but the state passes
+// through memory. That is the quicker where there are heads enough for all SMs. What is made of a
+// chunk is then T itself and
+//             R_ij = scale * nq_i * n_j * (q_i · k_j) * exp(gamma_i - gamma_j) for j <= i
+// which is a third of the work of X and P, and the state has one product more to wait for:
+//             W_i  = sum over j <= i of T_ij * beta_j * Y_j
+//             o_i  = scale * exp(gamma_i) * nq_i * S q_i + sum over j of R_ij * W_j
+//             S    = exp(gamma_last) * S + sum over j of n_j * d_j * W_j ⊗ k_j
 #pragma once
 
 #include <cuda_runtime_api.h>

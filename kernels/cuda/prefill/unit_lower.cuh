@@ -102,6 +102,13 @@ __device__ __forceinline__ void InvertDiagonalTiles(LowerTiles (&lower)[2], int 
   JoinQuarters(lower[1].at(i, i));
 }
 
+// The same of one matrix.
+__device__ __forceinline__ void InvertDiagonalTile(LowerTiles& lower, int i) {
+  InvertQuarter(lower.at(i, i)[threadIdx.x / 8 % 2 * 3]);
+  __syncwarp();
+  JoinQuarters(lower.at(i, i));
+}
+
 // Calls take(i, U_ji) for the warp's j and i = j.., one after another; `i` is known to the
 // compiler.
 template <typename F>
