@@ -126,6 +126,7 @@ __global__ void __launch_bounds__(kThreads, 1) ComposeKernel(ChunkSm90Params p) 
     for (uint64_t& full : shared.full) BarrierInit(SharedAddress(&full), 1);
     BarrierInitFence();
   }
+  __syncthreads();
   GridDependencyLaunch();
   GridDependencyWait();
   if (p.rule.rows.slot(0) < 0) return;
