@@ -85,10 +85,14 @@ Tally OpenLoop::Open(double rate, double seconds) {
   tally_ = {};
   std::exponential_distribution<double> gap(rate);
   const Clock::time_point begin = Clock::now();
-  for (double due = gap(random_); due < seconds; due += gap(random_)) {
+  // Where more is due than can be sent it ends with its time all the same.
+  for (double due = gap(random_); std::max(due, Seconds(Clock::now() - begin)) < seconds;
+       due += gap(random_)) {
     const auto at =
         begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(due));
-    while (Clock::now() < at) TakeOne(at);
+    do {
+      TakeOne(at);
+    } while (Clock::now() < at);
     Send();
   }
   tally_.seconds = Seconds(Clock::now() - begin);
