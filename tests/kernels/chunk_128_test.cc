@@ -2,6 +2,7 @@
 // which there are kernels of their own.
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -159,27 +160,52 @@ TEST_P(Chunk128, ManyRowsOfEveryType) {
   }
 }
 
+// For one row and, so that heads are enough for all SMs, for many.
+void ForFewAndManyRows(const std::function<void(DeltaInputs&)>& f) {
+  for (const auto& lengths : {std::vector<int64_t>{129}, ManyRows(70, {70, 129})}) {
+    SCOPED_TRACE(::testing::Message() << lengths.size() << " rows");
+    DeltaInputs in(50, {lengths, {1, 2, 128, 128}}, DType::kBf16);
+    f(in);
+  }
+}
+
 // Normalised keys have their length from eps and from fp32's range alone.
 TEST_P(Chunk128, KeysAndQueriesOfAnyLength) {
-  DeltaInputs in(50, {{70}, {1, 2, 128, 128}}, DType::kBf16);
-  for (int64_t t = 0; t < in.rows.tokens(); ++t) {
-    constexpr float kLengths[] = {0.0f, 1e-6f, 1e-3f, 1.0f, 1e4f, 1e15f};
-    for (int64_t i = 0; i < in.key_stride(); ++i) {
-      in.k.set(t * in.key_stride() + i, in.k[t * in.key_stride() + i] * kLengths[t % 6]);
-      in.q.set(t * in.key_stride() + i, in.q[t * in.key_stride() + i] * kLengths[(t + 1) % 6]);
+  ForFewAndManyRows([](DeltaInputs& in) {
+    for (int64_t t = 0; t < in.rows.tokens(); ++t) {
+      constexpr float kLengths[] = {0.0f, 1e-6f, 1e-3f, 1.0f, 1e4f, 1e15f};
+      for (int64_t i = 0; i < in.key_stride(); ++i) {
+        in.k.set(t * in.key_stride() + i, in.k[t * in.key_stride() + i] * kLengths[t % 6]);
+        in.q.set(t * in.key_stride() + i, in.q[t * in.key_stride() + i] * kLengths[(t + 1) % 6]);
+      }
     }
-  }
-  CheckWithState(*GetParam(), in, 5);
+    CheckWithState(*GetParam(), in, 5);
+  });
 }
 
 // Keys that are the same in every token make the inverse as large as normalised ones can.
 TEST_P(Chunk128, RepeatedKeysWithoutDecay) {
-  DeltaInputs in(51, {{129}, {1, 2, 128, 128}}, DType::kBf16);
-  for (int64_t t = 1; t < in.rows.tokens(); ++t) {
-    for (int64_t i = 0; i < in.key_stride(); ++i) in.k.set(t * in.key_stride() + i, in.k[i]);
-  }
-  in.g = Tensor(DType::kFp32, in.g.size(), 0.0f);
-  CheckWithState(*GetParam(), in, 5);
+  ForFewAndManyRows([](DeltaInputs& in) {
+    for (int64_t t = 1; t < in.rows.tokens(); ++t) {
+      for (int64_t i = 0; i < in.key_stride(); ++i) in.k.set(t * in.key_stride() + i, in.k[i]);
+    }
+    in.g = Tensor(DType::kFp32, in.g.size(), 0.0f);
+    CheckWithState(*GetParam(), in, 5);
+  });
+}
+
+// Nothing decays, all is written whole and is the same: what the state holds already must come out
+// of each token's own value as exactly as it was written.
+TEST_P(Chunk128, RepeatedTokens) {
+  ForFewAndManyRows([](DeltaInputs& in) {
+    for (int64_t t = 1; t < in.rows.tokens(); ++t) {
+      for (int64_t i = 0; i < in.key_stride(); ++i) in.k.set(t * in.key_stride() + i, in.k[i]);
+      for (int64_t i = 0; i < in.value_stride(); ++i) in.v.set(t * in.value_stride() + i, in.v[i]);
+    }
+    in.g = Tensor(DType::kFp32, in.g.size(), 0.0f);
+    in.beta = Tensor(DType::kFp32, in.beta.size(), 1.0f);
+    CheckWithState(*GetParam(), in, 5);
+  });
 }
 
 }  // namespace
