@@ -6,6 +6,7 @@
 namespace gdn {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -17,15 +18,17 @@ TEST(MetricsEndpointTest, AFreePortIsSaid) {
   EXPECT_NE((*endpoint)->address(), "127.0.0.1:0");
 }
 
-TEST(MetricsEndpointTest, AnAddressThatCannotBeHadIsNamed) {
+TEST(MetricsEndpointTest, AnAddressThatCannotBeHadIsNamedWithTheReason) {
   const Readiness readiness;
   const auto first = MetricsEndpoint::Start(readiness, "127.0.0.1:0");
   ASSERT_TRUE(first.ok()) << first.status();
-  for (const std::string& address : {(*first)->address(), std::string("nowhere")}) {
+  const auto expect_refused = [&](const std::string& address, const std::string& reason) {
     const auto second = MetricsEndpoint::Start(readiness, address);
     EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
-    EXPECT_THAT(second.status().message(), HasSubstr(address));
-  }
+    EXPECT_THAT(second.status().message(), AllOf(HasSubstr(address), HasSubstr(reason)));
+  };
+  expect_refused((*first)->address(), "in use");
+  expect_refused("nowhere", "port");
 }
 
 }  // namespace
