@@ -19,7 +19,7 @@ ROOMS = {
         "metrics": {"engine", "wire"},
         "listen": set(),
         "service": {"engine", "listen", "metrics", "wire"},
-        "prometheus": {"metrics", "service"},
+        "prometheus": {"listen", "metrics", "service"},
         "checkpoint": set(),
     },
     "kernels/cuda": {

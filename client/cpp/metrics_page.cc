@@ -1,13 +1,15 @@
 #include "client/cpp/metrics_page.h"
 
-#include <civetweb.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <limits>
 
+#include "client/cpp/http_get.h"
+
 namespace gdn::client {
 namespace {
+
+constexpr std::chrono::seconds kPatience{10};
 
 // name="value",… without escapes, which our label values do not need.
 Labels ParseLabels(std::string_view text) {
@@ -75,20 +77,8 @@ std::string MetricsPage::Label(const std::string& name, const std::string& label
 }
 
 bool FetchMetrics(const std::string& address, MetricsPage* page, std::string* why) {
-  const size_t colon = address.rfind(':');
-  const std::string host = address.substr(0, colon);
-  const int port = colon == address.npos ? 0 : std::atoi(address.c_str() + colon + 1);
-  char error[256] = "";
-  mg_connection* connection =
-      mg_download(host.c_str(), port, /*use_ssl=*/0, error, sizeof error,
-                  "GET /metrics HTTP/1.0\r\nHost: %s\r\n\r\n", address.c_str());
-  if (connection == nullptr) return *why = address + ": " + error, false;
-  const int status = mg_get_response_info(connection)->status_code;
   std::string text;
-  char piece[16 << 10];
-  for (int got; (got = mg_read(connection, piece, sizeof piece)) > 0;) text.append(piece, got);
-  mg_close_connection(connection);
-  if (status != 200) return *why = address + ": HTTP " + std::to_string(status), false;
+  if (!HttpGet(address, "/metrics", kPatience, &text, why)) return false;
   *page = MetricsPage::Parse(text);
   return true;
 }

@@ -1,61 +1,46 @@
 #include "server/prometheus/metrics_endpoint.h"
 
-#include <exception>
-#include <vector>
+#include <utility>
 
-#include "CivetServer.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include "prometheus/text_serializer.h"
+#include "server/listen/address.h"
 #include "server/prometheus/metric_families.h"
 
 namespace gdn {
 namespace {
 
-class Scrape : public prometheus::Collectable {
- public:
-  explicit Scrape(const Readiness& readiness) : readiness_(readiness) {}
-  std::vector<prometheus::MetricFamily> Collect() const override {
-    return MetricFamilies(readiness_, ReadProcessStats());
+constexpr std::chrono::seconds kPatience{5};
+
+Page MetricsPage(const Readiness& readiness) {
+  return {"/metrics", "text/plain; version=0.0.4; charset=utf-8", [&readiness] {
+            const auto families = MetricFamilies(readiness, ReadProcessStats());
+            return prometheus::TextSerializer().Serialize(families);
+          }};
+}
+
+absl::StatusOr<Listener> ListenTcp(const std::string& address) {
+  const absl::StatusOr<Address> parsed = ParseAddress(address);
+  if (!parsed.ok()) return parsed.status();
+  if (parsed->is_unix()) {
+    return absl::InvalidArgumentError(absl::StrCat(address, ": Prometheus needs host:port"));
   }
-
- private:
-  const Readiness& readiness_;
-};
-
-// What the HTTP library said on this thread: why it could not start.
-thread_local std::vector<std::string> said;
-
-const CivetCallbacks& Callbacks() {
-  static const CivetCallbacks callbacks = [] {
-    CivetCallbacks made;
-    made.log_message = [](const mg_connection*, const char* message) {
-      said.emplace_back(message);
-      return 0;
-    };
-    return made;
-  }();
-  return callbacks;
+  return Listen(*parsed, /*unix_mode=*/0);
 }
 
 }  // namespace
 
-MetricsEndpoint::MetricsEndpoint(const Readiness& readiness, const std::string& address)
-    : collectable_(std::make_shared<Scrape>(readiness)),
-      exposer_(address, /*num_threads=*/2, &Callbacks()),
-      address_(absl::StrCat(address.substr(0, address.rfind(':')), ":",
-                            exposer_.GetListeningPorts().front())) {
-  exposer_.RegisterCollectable(collectable_);
-}
+MetricsEndpoint::MetricsEndpoint(const Readiness& readiness, Listener listener)
+    : address_(ToString(listener.address)),
+      server_(std::move(listener), MetricsPage(readiness), kPatience) {}
 
-// The library throws where it cannot listen.
 absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Start(
-    const Readiness& readiness, const std::string& address) try {
-  said.clear();
-  return std::unique_ptr<MetricsEndpoint>(new MetricsEndpoint(readiness, address));
-} catch (const std::exception& error) {
-  said.emplace_back(error.what());
-  return absl::UnavailableError(absl::StrCat("--metrics_listen: cannot listen on ", address, ": ",
-                                             absl::StrJoin(said, "; ")));
+    const Readiness& readiness, const std::string& address) {
+  absl::StatusOr<Listener> listener = ListenTcp(address);
+  if (!listener.ok()) {
+    return absl::UnavailableError(absl::StrCat("--metrics_listen: ", listener.status().message()));
+  }
+  return std::unique_ptr<MetricsEndpoint>(new MetricsEndpoint(readiness, *std::move(listener)));
 }
 
 }  // namespace gdn

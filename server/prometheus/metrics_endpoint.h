@@ -5,8 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "prometheus/collectable.h"
-#include "prometheus/exposer.h"
+#include "server/prometheus/page_server.h"
 #include "server/service/hosted.h"
 
 namespace gdn {
@@ -14,7 +13,7 @@ namespace gdn {
 class MetricsEndpoint {
  public:
   // Listens on `address` (host:port, port 0 for a free one). `readiness`, and what it hosts,
-  // outlive the endpoint. UNAVAILABLE names an address that cannot be had.
+  // outlive the endpoint. UNAVAILABLE names an address that cannot be had, and says why.
   static absl::StatusOr<std::unique_ptr<MetricsEndpoint>> Start(const Readiness& readiness,
                                                                 const std::string& address);
 
@@ -22,11 +21,10 @@ class MetricsEndpoint {
   const std::string& address() const { return address_; }
 
  private:
-  MetricsEndpoint(const Readiness& readiness, const std::string& address);
+  MetricsEndpoint(const Readiness& readiness, Listener listener);
 
-  const std::shared_ptr<prometheus::Collectable> collectable_;
-  prometheus::Exposer exposer_;
-  std::string address_;
+  const std::string address_;
+  PageServer server_;
 };
 
 }  // namespace gdn

@@ -149,6 +149,19 @@ def test_scrapes_go_on_until_the_server_has_drained(start):
     assert server.wait() == 0
 
 
+def test_whoever_holds_connections_holds_up_neither_scrapes_nor_the_end(start):
+    server = start("small", **FLAGS)
+    host, port = scrape.address(server).split(":")
+    silent = [socket.create_connection((host, int(port))) for _ in range(20)]
+    for connection in silent:
+        connection.sendall(b"GET /metrics HTTP/1.1\r\n")
+    assert scrape.value(server, "gdn_slots") == 4
+    assert server.stop() == 0
+    for connection in silent:
+        assert connection.recv(1) == b""
+        connection.close()
+
+
 def test_an_address_that_is_taken_ends_the_start(launch, metered):
     server = launch("small", **FLAGS | dict(metrics_listen=scrape.address(metered)))
     assert server.wait() == 1

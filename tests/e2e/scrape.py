@@ -24,10 +24,8 @@ def text(server: ServerProcess) -> str:
 
 
 def families(page: str) -> dict[str, str]:
-    """Every name that stands behind # TYPE, and its type. Without what the HTTP library says of
-    itself (exposer_…)."""
-    types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", page, re.MULTILINE))
-    return {name: kind for name, kind in types.items() if not name.startswith("exposer_")}
+    """Every name that stands behind # TYPE, and its type."""
+    return dict(re.findall(r"^# TYPE (\w+) (\w+)$", page, re.MULTILINE))
 
 
 def samples(page: str) -> dict[tuple[str, frozenset], float]:

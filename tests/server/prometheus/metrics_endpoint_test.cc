@@ -1,7 +1,10 @@
 #include "server/prometheus/metrics_endpoint.h"
 
+#include <cstddef>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/testing/tcp.h"
 
 namespace gdn {
 namespace {
@@ -10,12 +13,31 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
+// Every thread of this program has this much beside its stack, and the C library takes it out of
+// the stack. In the server it is cuBLAS that brings such variables: no thread may ask for a small
+// stack.
+thread_local volatile std::byte thread_storage[256 << 10];
+
 TEST(MetricsEndpointTest, AFreePortIsSaid) {
+  thread_storage[0] = std::byte{1};
   const Readiness readiness;
   const auto endpoint = MetricsEndpoint::Start(readiness, "127.0.0.1:0");
   ASSERT_TRUE(endpoint.ok()) << endpoint.status();
   EXPECT_THAT((*endpoint)->address(), StartsWith("127.0.0.1:"));
   EXPECT_NE((*endpoint)->address(), "127.0.0.1:0");
+}
+
+TEST(MetricsEndpointTest, ItAnswersAsPrometheusAsks) {
+  const Readiness readiness;
+  const auto endpoint = MetricsEndpoint::Start(readiness, "127.0.0.1:0");
+  ASSERT_TRUE(endpoint.ok()) << endpoint.status();
+  const FileDescriptor fd = test::TcpSocket();
+  test::Connect(fd, (*endpoint)->address().substr(sizeof("127.0.0.1:") - 1));
+  EXPECT_TRUE(test::Send(fd, "GET /metrics HTTP/1.1\r\n\r\n"));
+  EXPECT_THAT(test::ReadAll(fd),
+              AllOf(StartsWith("HTTP/1.1 200 OK\r\n"),
+                    HasSubstr("Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"),
+                    HasSubstr("\ngdn_serving 0\n")));
 }
 
 TEST(MetricsEndpointTest, AnAddressThatCannotBeHadIsNamedWithTheReason) {
@@ -29,6 +51,7 @@ TEST(MetricsEndpointTest, AnAddressThatCannotBeHadIsNamedWithTheReason) {
   };
   expect_refused((*first)->address(), "in use");
   expect_refused("nowhere", "port");
+  expect_refused("unix:/tmp/metrics.sock", "port");
 }
 
 }  // namespace
