@@ -61,7 +61,7 @@ void Engine::Submit(const std::shared_ptr<gdn::Step>& step, absl::Time now) {
   Mailbox::Result result = Mailbox::Result::kTaken;
   if (IsCut(step->kind, step->request, cut_rules())) {
     result = mailbox_.Room(*step);
-    if (result == Mailbox::Result::kTaken) CheckInput(*step);
+    if (result == Mailbox::Result::kTaken && !step->known_finite) CheckInput(*step);
   }
   if (result == Mailbox::Result::kTaken) result = mailbox_.Put({now, step, nullptr});
   if (result == Mailbox::Result::kFull) {
@@ -71,10 +71,22 @@ void Engine::Submit(const std::shared_ptr<gdn::Step>& step, absl::Time now) {
   }
 }
 
+std::vector<InputTensor> Engine::TensorsOf(const StepRequest& request) const {
+  const auto layout = static_cast<InputLayout>(request.input_layout);
+  return InputTensors(options_.shape.geometry, layout, options_.shape.io);
+}
+
 void Engine::CheckInput(gdn::Step& step) const {
-  const auto layout = static_cast<InputLayout>(step.request.input_layout);
-  step.non_finite =
-      NonFiniteRows(step.request, InputTensors(options_.shape.geometry, layout, options_.shape.io));
+  step.non_finite = NonFiniteRows(step.request, TensorsOf(step.request));
+}
+
+std::optional<DType> Engine::TypeToCheck(const gdn::Step& step) const {
+  if (!IsCut(step.kind, step.request, cut_rules())) return std::nullopt;
+  const DType type = options_.shape.io;
+  for (const InputTensor& tensor : TensorsOf(step.request)) {
+    if (tensor.type != type) return std::nullopt;
+  }
+  return type;
 }
 
 void Engine::Submit(const std::shared_ptr<Call>& call, absl::Time now) {

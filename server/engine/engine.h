@@ -10,6 +10,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -51,9 +52,9 @@ class Engine {
 
   // Hands in a validated step. Where the queue is full, or the engine is closed or broken, the step
   // is refused at once on the calling thread. There too the input of a prefill that will run in
-  // pieces is looked through for NaN and infinity. It may also tell another step's caller its
-  // answer: `done` is called on the engine's thread, or on one that is in Submit or sends from the
-  // outbox.
+  // pieces is looked through for NaN and infinity, unless it is known_finite. It may also tell
+  // another step's caller its answer: `done` is called on the engine's thread, or on one that is in
+  // Submit or sends from the outbox.
   void Submit(const std::shared_ptr<Step>& step, absl::Time now);
   // Hands in a call, which is refused likewise.
   void Submit(const std::shared_ptr<Call>& call, absl::Time now);
@@ -81,6 +82,10 @@ class Engine {
   bool HasRoom(const gdn::Step& step) const {
     return mailbox_.Room(step) == Mailbox::Result::kTaken;
   }
+
+  // The type of the whole input of a step that Submit would look through, where it is of one: who
+  // copies the input may look on the way.
+  std::optional<DType> TypeToCheck(const gdn::Step& step) const;
 
   // For calls, on the engine's thread.
   SlotTable& table() { return table_; }
@@ -116,6 +121,7 @@ class Engine {
   void Answer(const Task& task, Fault fault, StepAnswer answer);
   void RunCall(Call& call, absl::Time now);
   CutRules cut_rules() const;
+  std::vector<InputTensor> TensorsOf(const StepRequest& request) const;
   void CheckInput(gdn::Step& step) const;
 
   // What waits.

@@ -211,6 +211,31 @@ TEST_P(EnginePieces, AllOfARowIsLookedAtBeforeItsFirstPiece) {
   EXPECT_EQ(again->answer.replayed_rows, 1u);
 }
 
+// What is cut, and all of one type.
+TEST_P(EnginePieces, SaysWhichInputItWouldLookThrough) {
+  StepRequest request = ById({"a"}, true);
+  request.token_counts = {kChunk + 1};
+  const auto asked = [&](StepKind kind) {
+    return engine_->TypeToCheck(*NewStep(kind, request, "").first);
+  };
+  EXPECT_EQ(asked(StepKind::kPrefill), DType::kFp32);
+  EXPECT_EQ(asked(StepKind::kDecode), std::nullopt);
+  request.token_counts = {kChunk};
+  EXPECT_EQ(asked(StepKind::kPrefill), std::nullopt);
+}
+
+TEST_P(EnginePieces, WhatIsKnownFiniteIsNotLookedThrough) {
+  StepRequest request = ById({"a"}, true);
+  request.token_counts = {5};
+  const auto [step, outcome] =
+      NewStep(StepKind::kPrefill, request, Tokens(1, 4) + Hidden({kNan}));
+  step->known_finite = true;
+  engine_->Submit(step, now_);
+  EXPECT_THAT(step->non_finite, IsEmpty());
+  RunAll();
+  ExpectFault(*outcome, v1::ERROR_REASON_STATE_POISONED, {0});  // by the backend, too late
+}
+
 TEST_P(EnginePieces, APrefillWithNoRowToGoOnWithEndsEarly) {
   const auto outcome = SendPrefill({"a"}, {12}, Tokens(1, 11) + Hidden({kNan}));
   RunAll();
