@@ -128,7 +128,7 @@ void Engine::Close(absl::Time now) {
     EndOldest(now);
   }
   TakeArrivals();
-  for (const std::unique_ptr<Task>& task : queue_) {
+  for (const std::shared_ptr<Task>& task : queue_) {
     lines_.Leave(&task->item);
     if (task->step == nullptr) {
       RunCall(*task->call, now);
@@ -167,7 +167,7 @@ void Engine::Run(const std::vector<size_t>& chosen, absl::Time now) {
 std::vector<size_t> Engine::DecideNext(absl::Time now) {
   if (queue_.size() == 1 && in_flight_.empty()) return {0};
   items_.clear();
-  for (const std::unique_ptr<Task>& task : queue_) {
+  for (const std::shared_ptr<Task>& task : queue_) {
     if (task->item.lines.size() != task->keys.size()) lines_.Join(task->keys, &task->item);
     items_.push_back(&task->item);
   }
@@ -191,7 +191,7 @@ Engine::Tasks Engine::TakeFromQueue(const std::vector<size_t>& chosen) {
 std::vector<const gdn::Step*> Engine::in_flight() const {
   std::vector<const gdn::Step*> steps;
   for (const auto& batch : in_flight_) {
-    for (const auto& task : batch->tasks) steps.push_back(task->step.get());
+    for (const auto& piece : batch->pieces) steps.push_back(piece.task->step.get());
   }
   return steps;
 }
@@ -199,7 +199,7 @@ std::vector<const gdn::Step*> Engine::in_flight() const {
 void Engine::TakeArrivals() {
   mailbox_.Take(&arrivals_);
   for (Arrival& arrival : arrivals_) {
-    auto task = std::make_unique<Task>(&table_);
+    auto task = std::make_shared<Task>(&table_);
     task->item.arrival = arrival.time;
     task->item.serial = ++next_serial_;
     task->step = std::move(arrival.step);
@@ -250,8 +250,8 @@ SequenceKey Engine::KeyOfRow(const StepRequest& request, size_t row) const {
   const int32_t slot = request.slots[row];
   if (begun_ != nullptr && begun_->lease.Holds(slot)) return 0;
   for (const auto& batch : in_flight_) {
-    for (const auto& task : batch->tasks) {
-      if (task->lease.Holds(slot)) return 0;
+    for (const auto& piece : batch->pieces) {
+      if (piece.task->lease.Holds(slot)) return 0;
     }
   }
   const SequenceRecord& record = table_.At(slot);
@@ -293,8 +293,8 @@ void Engine::ExpireLeases(absl::Time now) {
 
 bool Engine::IsInFlight(SequenceKey key) const {
   return std::any_of(in_flight_.begin(), in_flight_.end(), [key](const auto& batch) {
-    return std::any_of(batch->tasks.begin(), batch->tasks.end(),
-                       [key](const auto& task) { return Concerns(*task, key); });
+    return std::any_of(batch->pieces.begin(), batch->pieces.end(),
+                       [key](const auto& piece) { return Concerns(*piece.task, key); });
   });
 }
 

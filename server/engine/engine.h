@@ -94,11 +94,11 @@ class Engine {
   absl::Time next_expiry() const { return table_.next_expiry(); }
   // The steps in flight, oldest batch first.
   std::vector<const gdn::Step*> in_flight() const;
-  // The prefill that is between two of its pieces, or null.
+  // The prefill of which some pieces have begun and others wait, or null.
   const gdn::Step* between_pieces() const { return begun_ ? begun_->step.get() : nullptr; }
 
  private:
-  using Tasks = std::vector<std::unique_ptr<Task>>;
+  using Tasks = std::vector<std::shared_ptr<Task>>;
   // Bytes of a step's output.
   struct OutputRange {
     size_t at = 0;
@@ -108,7 +108,7 @@ class Engine {
   struct InFlight {
     Batch batch;
     FlyingItem item;  // for the policy
-    Tasks tasks;
+    std::vector<TaskPiece> pieces;
     std::vector<int64_t> offsets;
     std::vector<int32_t> slots;
     std::vector<uint8_t> has_initial_state;
@@ -142,13 +142,15 @@ class Engine {
   void Run(const std::vector<size_t>& chosen, absl::Time now);
   void BeginSteps(Tasks tasks, absl::Time now);
   bool Prepare(Task& task, absl::Time now);
-  void AddToBatch(InFlight& batch, Task& task);
-  BatchPart PartOf(const InFlight& batch, Task& task) const;
+  void AddToBatch(InFlight& batch, const std::shared_ptr<Task>& task);
+  BatchPart PartOf(const InFlight& batch, TaskPiece& piece) const;
   void Launch(InFlight& batch);
   void EndOldest(absl::Time now);
-  void TakeFaults(const InFlight& batch, Task& task) const;
+  void TakeFaults(const InFlight& batch, const TaskPiece& piece) const;
+  bool IsLost(const Task& task) const;
   bool IsOver(const Task& task) const;
-  void PutAway(std::unique_ptr<Task> task);
+  void PutBack(std::shared_ptr<Task> task);
+  void Withdraw(Task& task);
   void LoseDevice();
   void Finish(Task& task, absl::Time now);
   Fault Commit(Task& task, absl::Time now);
@@ -171,7 +173,7 @@ class Engine {
   Tasks queue_;          // in order of arrival
   SequenceLines lines_;  // of what is in the queue
   uint64_t next_serial_ = 0;
-  Task* begun_ = nullptr;                              // in the queue, between two pieces
+  Task* begun_ = nullptr;                              // in the queue, with pieces begun
   std::vector<std::pair<int32_t, uint64_t>> touched_;  // slot, epoch: leases to begin anew
   bool after_prefill_ = false;
 
