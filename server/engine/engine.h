@@ -83,6 +83,8 @@ class Engine {
     return mailbox_.Room(step) == Mailbox::Result::kTaken;
   }
 
+  // The hand that its thread lends while it looks for steps.
+  SpareHand& hand() { return mailbox_.hand(); }
   // The type of the whole input of a step that Submit would look through, where it is of one: who
   // copies the input may look on the way.
   std::optional<DType> TypeToCheck(const gdn::Step& step) const;

@@ -80,16 +80,19 @@ OutputBuffer AllocateOutput(const std::shared_ptr<HostPool>& pool, size_t bytes)
   return {std::move(slice), data, bytes, /*direct=*/false};
 }
 
-void GatherInput(const std::shared_ptr<HostPool>& pool, std::optional<DType> type, Step* step) {
+void GatherInput(const std::shared_ptr<HostPool>& pool, std::optional<DType> type, SpareHand* hand,
+                 Step* step) {
   constexpr size_t kLeast = 64 << 10;
+  constexpr size_t kMany = 8 << 20;  // so many that threads are begun for them
   StepRequest& request = step->request;
   const size_t bytes = request.input_bytes();
   std::byte* block = pool == nullptr || bytes < kLeast ? nullptr : pool->Take(bytes);
   if (block == nullptr) return;
   std::atomic<bool> finite = type.has_value();
-  InShares(bytes, [&](size_t begin, size_t end) {
+  const auto copy = [&](size_t begin, size_t end) {
     if (!CopyAndLook(request.input, begin, end, type, block)) finite = false;
-  });
+  };
+  bytes < kMany ? hand->Share(bytes, copy) : InShares(bytes, copy);
   step->known_finite = finite;
   request.input = {{reinterpret_cast<const char*>(block), bytes}};
   request.direct_input = true;

@@ -52,7 +52,8 @@ Fault MakeStep(const Hosted& hosted, StepKind kind, StepRequest request,
   }
   // By the thread that received the input, whose cache has it; not for a step that is refused.
   if (hosted.engine->HasRoom(**step)) {
-    GatherInput(hosted.input_pool, hosted.engine->TypeToCheck(**step), step->get());
+    GatherInput(hosted.input_pool, hosted.engine->TypeToCheck(**step), &hosted.engine->hand(),
+                step->get());
   }
   return {};
 }

@@ -250,8 +250,7 @@ TEST_P(EnginePieces, SaysWhichInputItWouldLookThrough) {
 TEST_P(EnginePieces, WhatIsKnownFiniteIsNotLookedThrough) {
   StepRequest request = ById({"a"}, true);
   request.token_counts = {5};
-  const auto [step, outcome] =
-      NewStep(StepKind::kPrefill, request, Tokens(1, 4) + Hidden({kNan}));
+  const auto [step, outcome] = NewStep(StepKind::kPrefill, request, Tokens(1, 4) + Hidden({kNan}));
   step->known_finite = true;
   engine_->Submit(step, now_);
   EXPECT_THAT(step->non_finite, IsEmpty());

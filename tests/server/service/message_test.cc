@@ -36,6 +36,7 @@ class GatherInputTest : public ::testing::Test {
     return joined;
   }
 
+  SpareHand hand_;
   Step step_;
   std::string input_;
   std::weak_ptr<void> message_;
@@ -43,7 +44,7 @@ class GatherInputTest : public ::testing::Test {
 
 TEST_F(GatherInputTest, TheInputMovesAndTheMessageGoes) {
   const auto pool = PoolOf(128 << 10);
-  GatherInput(pool, std::nullopt, &step_);
+  GatherInput(pool, std::nullopt, &hand_, &step_);
   EXPECT_EQ(Joined(), input_);
   EXPECT_EQ(step_.request.input.size(), 1u);
   EXPECT_TRUE(step_.request.direct_input);
@@ -55,7 +56,7 @@ TEST_F(GatherInputTest, TheInputMovesAndTheMessageGoes) {
 
 TEST_F(GatherInputTest, ItStaysWhereThereIsNoRoom) {
   for (const auto& pool : {PoolOf(64 << 10), std::shared_ptr<HostPool>()}) {
-    GatherInput(pool, std::nullopt, &step_);
+    GatherInput(pool, std::nullopt, &hand_, &step_);
     EXPECT_EQ(Joined(), input_);
     EXPECT_FALSE(step_.request.direct_input);
     EXPECT_FALSE(message_.expired());
@@ -71,7 +72,7 @@ TEST_F(GatherInputTest, WhereItLooksItSaysWhatIsFinite) {
       Step step;
       const std::string_view bytes = message;
       step.request.input = {bytes.substr(0, kPiece + 1), bytes.substr(kPiece + 1)};
-      GatherInput(PoolOf(128 << 10), type, &step);
+      GatherInput(PoolOf(128 << 10), type, &hand_, &step);
       EXPECT_EQ(step.known_finite, type.has_value() && infinity == ones.size()) << infinity;
     }
   }
@@ -80,7 +81,7 @@ TEST_F(GatherInputTest, WhereItLooksItSaysWhatIsFinite) {
 TEST_F(GatherInputTest, ASmallOneStays) {
   step_.request.input.pop_back();
   const auto pool = PoolOf(128 << 10);
-  GatherInput(pool, std::nullopt, &step_);
+  GatherInput(pool, std::nullopt, &hand_, &step_);
   EXPECT_FALSE(step_.request.direct_input);
   EXPECT_EQ(pool->bytes_taken(), 0u);
 }
