@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/stream_copy.h"
 #include "server/engine/engine.h"
 #include "server/engine/shares.h"
 
@@ -298,7 +299,8 @@ void Engine::KeepAnswer(const Task& task, size_t row) {
   const std::span<std::byte> kept = answers_.Put(epoch, task.item.layer, out.bytes);
   if (task.output.data != nullptr) {
     InShares(kept.size(), [&](size_t begin, size_t end) {
-      std::copy_n(task.output.data + out.at + begin, end - begin, kept.data() + begin);
+      StreamCopy(kept.data() + begin, task.output.data + out.at + begin, end - begin);
+      StreamFence();
     });
   } else if (!kept.empty() && !task.output.Read(out.at, kept)) {
     answers_.Erase(epoch, task.item.layer);
