@@ -63,7 +63,7 @@ class Backend {
   // whole input for NaN and infinity before its first state write, computes, copies out. All that
   // the batch refers to stays as it is until its End. Batches run in the order in which they were
   // begun. REQUIRES that fewer than depth() are begun and not ended, and that none of them has a
-  // slot of this one.
+  // slot of this one, unless this is a later piece of the same request.
   virtual absl::Status Begin(const Batch& batch) = 0;
 
   // Waits for the oldest batch begun and not ended: the outputs of its parts are written, and

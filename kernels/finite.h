@@ -18,6 +18,9 @@ struct ExponentBits {
   uint64_t sign;
 };
 
+// What every machine has in one register.
+using WordPair = uint64_t __attribute__((vector_size(16)));
+
 constexpr ExponentBits ExponentOf(DType type) {
   switch (type) {
     case DType::kBf16:
@@ -32,19 +35,23 @@ constexpr ExponentBits ExponentOf(DType type) {
 
 // Whether no element of these bytes, whole elements of `type` at any address, is NaN or infinity.
 inline bool AllFinite(const void* data, size_t bytes, DType type) {
-  constexpr size_t kWords = 64;  // a length that compilers vectorise
   const ExponentBits bits = ExponentOf(type);
   const auto* from = static_cast<const char*>(data);
-  uint64_t words[kWords];
-  for (size_t done = 0; done < bytes; done += sizeof words) {
-    const size_t n = std::min(bytes - done, sizeof words);
-    if (n < sizeof words) std::memset(words, 0, sizeof words);
-    std::memcpy(words, from + done, n);
-    uint64_t found = 0;
-    for (const uint64_t word : words) found |= (word & bits.mask) + bits.lowest;
-    if ((found & bits.sign) != 0) return false;
+  const auto look = [&bits](const char* at, size_t size) {
+    WordPair words = {};
+    std::memcpy(&words, at, size);
+    return (words & bits.mask) + bits.lowest;
+  };
+  constexpr size_t kPair = sizeof(WordPair);
+  WordPair found = {};
+  for (; bytes >= 4 * kPair; from += 4 * kPair, bytes -= 4 * kPair) {
+    found |= (look(from, kPair) | look(from + kPair, kPair)) |
+             (look(from + 2 * kPair, kPair) | look(from + 3 * kPair, kPair));
   }
-  return true;
+  for (; bytes > 0; from += std::min(bytes, kPair), bytes -= std::min(bytes, kPair)) {
+    found |= look(from, std::min(bytes, kPair));
+  }
+  return ((found[0] | found[1]) & bits.sign) == 0;
 }
 
 }  // namespace gdn

@@ -16,13 +16,11 @@ constexpr size_t kInFlight = SIZE_MAX;
 // For each item, which item has to run before it can: itself, where it waits for nothing.
 class Order {
  public:
-  Order(Queue queue, InFlight in_flight)
+  explicit Order(Queue queue)
       : queue_(queue),
         begun_(static_cast<size_t>(
             std::find_if(queue.begin(), queue.end(), [](const auto* i) { return i->begun; }) -
-            queue.begin())),
-        more_in_flight_(std::any_of(in_flight.begin(), in_flight.end(),
-                                    [](const FlyingItem& batch) { return batch.more; })) {}
+            queue.begin())) {}
 
   // A root waits for nothing.
   size_t RootOf(size_t i) {
@@ -44,10 +42,7 @@ class Order {
   }
 
   // One cut prefill is under way at a time.
-  size_t AfterOtherPieces(size_t i) const {
-    if (more_in_flight_) return kInFlight;
-    return begun_ < queue_.size() ? begun_ : i;
-  }
+  size_t AfterOtherPieces(size_t i) const { return begun_ < queue_.size() ? begun_ : i; }
 
   // Of an item that waits: the earliest root of those before it, or else what is in flight.
   size_t RootInLines(const QueueItem& item) {
@@ -67,8 +62,7 @@ class Order {
   }
 
   const Queue queue_;
-  const size_t begun_;  // index of the prefill that is between two pieces, or the queue's size
-  const bool more_in_flight_;
+  const size_t begun_;  // index of the prefill of which pieces have begun, or the queue's size
   std::vector<size_t> known_;
 };
 
@@ -171,7 +165,7 @@ std::vector<size_t> Decide(Queue queue, InFlight in_flight, const BatchLimits& l
                            bool after_prefill, absl::Time now) {
   if (queue.empty()) return {};
   if (queue.size() == 1 && in_flight.empty()) return {0};
-  Order order(queue, in_flight);
+  Order order(queue);
   const bool urgent = AnyUrgent(queue, order);
   if (urgent && after_prefill) {
     std::vector<size_t> chosen = ChooseUrgent(queue, order, in_flight, limits, false);

@@ -14,13 +14,13 @@
 //   at a time: the next one waits for it, one that needs no cutting does not.
 //
 //   Beside batches that are in flight nothing begins that is about a sequence of theirs, whatever
-//   its layer: what such a step finds - whether the sequence lives, where it is - is known only
-//   once they have ended. The same order holds as if they still waited: a prefill passes no decode
-//   because that waits for them. Nor does one begin beside decodes: their answers would wait while
-//   its input is gathered. A call runs only when nothing is in flight. A small batch of
-//   decodes does not begin beside one of its layer either: a step costs what reading the layer's
-//   weights costs, nearly whatever its rows, and while the first one runs more rows arrive. At half
-//   of max_rows there is little left to win.
+//   its layer, but the next piece of a prefill: what such a step finds - whether the sequence
+//   lives, where it is - is known only once they have ended. The same order holds as if they still
+//   waited: a prefill passes no decode because that waits for them. Nor does one begin beside
+//   decodes: their answers would wait while its input is gathered. A call runs only when nothing is
+//   in flight. A small batch of decodes does not begin beside one of its layer either: a step costs
+//   what reading the layer's weights costs, nearly whatever its rows, and while the first one runs
+//   more rows arrive. At half of max_rows there is little left to win.
 #pragma once
 
 #include <cstddef>
@@ -37,7 +37,6 @@ namespace gdn {
 struct FlyingItem {
   QueueItem::Kind kind = QueueItem::Kind::kDecode;
   int layer = 0;
-  bool more = false;  // a piece of a prefill, and not the last
 };
 
 struct BatchLimits {

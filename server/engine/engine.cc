@@ -61,7 +61,7 @@ void Engine::Submit(const std::shared_ptr<gdn::Step>& step, absl::Time now) {
   Mailbox::Result result = Mailbox::Result::kTaken;
   if (IsCut(step->kind, step->request, cut_rules())) {
     result = mailbox_.Room(*step);
-    if (result == Mailbox::Result::kTaken) CheckInput(*step);
+    if (result == Mailbox::Result::kTaken && !step->known_finite) CheckInput(*step);
   }
   if (result == Mailbox::Result::kTaken) result = mailbox_.Put({now, step, nullptr});
   if (result == Mailbox::Result::kFull) {
@@ -71,10 +71,22 @@ void Engine::Submit(const std::shared_ptr<gdn::Step>& step, absl::Time now) {
   }
 }
 
+std::vector<InputTensor> Engine::TensorsOf(const StepRequest& request) const {
+  const auto layout = static_cast<InputLayout>(request.input_layout);
+  return InputTensors(options_.shape.geometry, layout, options_.shape.io);
+}
+
 void Engine::CheckInput(gdn::Step& step) const {
-  const auto layout = static_cast<InputLayout>(step.request.input_layout);
-  step.non_finite =
-      NonFiniteRows(step.request, InputTensors(options_.shape.geometry, layout, options_.shape.io));
+  step.non_finite = NonFiniteRows(step.request, TensorsOf(step.request));
+}
+
+std::optional<DType> Engine::TypeToCheck(const gdn::Step& step) const {
+  if (!IsCut(step.kind, step.request, cut_rules())) return std::nullopt;
+  const DType type = options_.shape.io;
+  for (const InputTensor& tensor : TensorsOf(step.request)) {
+    if (tensor.type != type) return std::nullopt;
+  }
+  return type;
 }
 
 void Engine::Submit(const std::shared_ptr<Call>& call, absl::Time now) {
@@ -116,7 +128,7 @@ void Engine::Close(absl::Time now) {
     EndOldest(now);
   }
   TakeArrivals();
-  for (const std::unique_ptr<Task>& task : queue_) {
+  for (const std::shared_ptr<Task>& task : queue_) {
     lines_.Leave(&task->item);
     if (task->step == nullptr) {
       RunCall(*task->call, now);
@@ -155,7 +167,7 @@ void Engine::Run(const std::vector<size_t>& chosen, absl::Time now) {
 std::vector<size_t> Engine::DecideNext(absl::Time now) {
   if (queue_.size() == 1 && in_flight_.empty()) return {0};
   items_.clear();
-  for (const std::unique_ptr<Task>& task : queue_) {
+  for (const std::shared_ptr<Task>& task : queue_) {
     if (task->item.lines.size() != task->keys.size()) lines_.Join(task->keys, &task->item);
     items_.push_back(&task->item);
   }
@@ -179,7 +191,7 @@ Engine::Tasks Engine::TakeFromQueue(const std::vector<size_t>& chosen) {
 std::vector<const gdn::Step*> Engine::in_flight() const {
   std::vector<const gdn::Step*> steps;
   for (const auto& batch : in_flight_) {
-    for (const auto& task : batch->tasks) steps.push_back(task->step.get());
+    for (const auto& piece : batch->pieces) steps.push_back(piece.task->step.get());
   }
   return steps;
 }
@@ -187,7 +199,7 @@ std::vector<const gdn::Step*> Engine::in_flight() const {
 void Engine::TakeArrivals() {
   mailbox_.Take(&arrivals_);
   for (Arrival& arrival : arrivals_) {
-    auto task = std::make_unique<Task>(&table_);
+    auto task = std::make_shared<Task>(&table_);
     task->item.arrival = arrival.time;
     task->item.serial = ++next_serial_;
     task->step = std::move(arrival.step);
@@ -238,8 +250,8 @@ SequenceKey Engine::KeyOfRow(const StepRequest& request, size_t row) const {
   const int32_t slot = request.slots[row];
   if (begun_ != nullptr && begun_->lease.Holds(slot)) return 0;
   for (const auto& batch : in_flight_) {
-    for (const auto& task : batch->tasks) {
-      if (task->lease.Holds(slot)) return 0;
+    for (const auto& piece : batch->pieces) {
+      if (piece.task->lease.Holds(slot)) return 0;
     }
   }
   const SequenceRecord& record = table_.At(slot);
@@ -281,8 +293,8 @@ void Engine::ExpireLeases(absl::Time now) {
 
 bool Engine::IsInFlight(SequenceKey key) const {
   return std::any_of(in_flight_.begin(), in_flight_.end(), [key](const auto& batch) {
-    return std::any_of(batch->tasks.begin(), batch->tasks.end(),
-                       [key](const auto& task) { return Concerns(*task, key); });
+    return std::any_of(batch->pieces.begin(), batch->pieces.end(),
+                       [key](const auto& piece) { return Concerns(*piece.task, key); });
   });
 }
 

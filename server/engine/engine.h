@@ -10,6 +10,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -51,9 +52,9 @@ class Engine {
 
   // Hands in a validated step. Where the queue is full, or the engine is closed or broken, the step
   // is refused at once on the calling thread. There too the input of a prefill that will run in
-  // pieces is looked through for NaN and infinity. It may also tell another step's caller its
-  // answer: `done` is called on the engine's thread, or on one that is in Submit or sends from the
-  // outbox.
+  // pieces is looked through for NaN and infinity, unless it is known_finite. It may also tell
+  // another step's caller its answer: `done` is called on the engine's thread, or on one that is in
+  // Submit or sends from the outbox.
   void Submit(const std::shared_ptr<Step>& step, absl::Time now);
   // Hands in a call, which is refused likewise.
   void Submit(const std::shared_ptr<Call>& call, absl::Time now);
@@ -82,6 +83,12 @@ class Engine {
     return mailbox_.Room(step) == Mailbox::Result::kTaken;
   }
 
+  // The hand that its thread lends while it looks for steps.
+  SpareHand& hand() { return mailbox_.hand(); }
+  // The type of the whole input of a step that Submit would look through, where it is of one: who
+  // copies the input may look on the way.
+  std::optional<DType> TypeToCheck(const gdn::Step& step) const;
+
   // For calls, on the engine's thread.
   SlotTable& table() { return table_; }
   void Release(int32_t slot);
@@ -89,11 +96,11 @@ class Engine {
   absl::Time next_expiry() const { return table_.next_expiry(); }
   // The steps in flight, oldest batch first.
   std::vector<const gdn::Step*> in_flight() const;
-  // The prefill that is between two of its pieces, or null.
+  // The prefill of which some pieces have begun and others wait, or null.
   const gdn::Step* between_pieces() const { return begun_ ? begun_->step.get() : nullptr; }
 
  private:
-  using Tasks = std::vector<std::unique_ptr<Task>>;
+  using Tasks = std::vector<std::shared_ptr<Task>>;
   // Bytes of a step's output.
   struct OutputRange {
     size_t at = 0;
@@ -103,7 +110,7 @@ class Engine {
   struct InFlight {
     Batch batch;
     FlyingItem item;  // for the policy
-    Tasks tasks;
+    std::vector<TaskPiece> pieces;
     std::vector<int64_t> offsets;
     std::vector<int32_t> slots;
     std::vector<uint8_t> has_initial_state;
@@ -116,6 +123,7 @@ class Engine {
   void Answer(const Task& task, Fault fault, StepAnswer answer);
   void RunCall(Call& call, absl::Time now);
   CutRules cut_rules() const;
+  std::vector<InputTensor> TensorsOf(const StepRequest& request) const;
   void CheckInput(gdn::Step& step) const;
 
   // What waits.
@@ -136,13 +144,15 @@ class Engine {
   void Run(const std::vector<size_t>& chosen, absl::Time now);
   void BeginSteps(Tasks tasks, absl::Time now);
   bool Prepare(Task& task, absl::Time now);
-  void AddToBatch(InFlight& batch, Task& task);
-  BatchPart PartOf(const InFlight& batch, Task& task) const;
+  void AddToBatch(InFlight& batch, const std::shared_ptr<Task>& task);
+  BatchPart PartOf(const InFlight& batch, TaskPiece& piece) const;
   void Launch(InFlight& batch);
   void EndOldest(absl::Time now);
-  void TakeFaults(const InFlight& batch, Task& task) const;
+  void TakeFaults(const InFlight& batch, const TaskPiece& piece) const;
+  bool IsLost(const Task& task) const;
   bool IsOver(const Task& task) const;
-  void PutAway(std::unique_ptr<Task> task);
+  void PutBack(std::shared_ptr<Task> task);
+  void Withdraw(Task& task);
   void LoseDevice();
   void Finish(Task& task, absl::Time now);
   Fault Commit(Task& task, absl::Time now);
@@ -165,7 +175,7 @@ class Engine {
   Tasks queue_;          // in order of arrival
   SequenceLines lines_;  // of what is in the queue
   uint64_t next_serial_ = 0;
-  Task* begun_ = nullptr;                              // in the queue, between two pieces
+  Task* begun_ = nullptr;                              // in the queue, with pieces begun
   std::vector<std::pair<int32_t, uint64_t>> touched_;  // slot, epoch: leases to begin anew
   bool after_prefill_ = false;
 

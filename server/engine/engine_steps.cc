@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/stream_copy.h"
 #include "server/engine/engine.h"
 #include "server/engine/shares.h"
 
@@ -18,7 +19,7 @@ size_t RowBytes(const BackendShape& shape, int layout) {
 bool IsSpoilt(const Task& task) {
   const auto fails = [](RowFault fault) { return fault != RowFault::kNone; };
   if (std::none_of(task.faults.begin(), task.faults.end(), fails)) return false;
-  for (size_t row = task.end.row; row < task.plan.size(); ++row) {
+  for (size_t row = task.next.row; row < task.plan.size(); ++row) {
     if (task.Folds(row)) return false;
   }
   return true;
@@ -33,8 +34,7 @@ void Engine::BeginSteps(Tasks tasks, absl::Time now) {
   if (tasks.empty()) return;
   if (spare_.empty()) spare_.push_back(std::make_unique<InFlight>());
   InFlight& batch = *spare_.back();
-  batch.tasks = std::move(tasks);
-  const QueueItem& first = batch.tasks.front()->item;
+  const QueueItem& first = tasks.front()->item;
   batch.batch.layer = first.layer;
   batch.batch.layout = static_cast<InputLayout>(first.layout);
   batch.offsets.assign(1, 0);
@@ -42,11 +42,13 @@ void Engine::BeginSteps(Tasks tasks, absl::Time now) {
   batch.has_initial_state.clear();
   batch.keep_answer.clear();
   batch.parts.clear();
-  for (const std::unique_ptr<Task>& task : batch.tasks) AddToBatch(batch, *task);
-  batch.item = {first.kind, first.layer, !batch.tasks.front()->HasEnded()};
+  for (const std::shared_ptr<Task>& task : tasks) AddToBatch(batch, task);
+  batch.item = {first.kind, first.layer};
   Launch(batch);
   in_flight_.push_back(std::move(spare_.back()));
   spare_.pop_back();
+  // The next piece may begin while this one runs.
+  if (tasks.front()->HasMore() && !IsLost(*tasks.front())) PutBack(std::move(tasks.front()));
 }
 
 // Plans the step's rows and makes its output, or answers why not. Once, before its first piece.
@@ -83,16 +85,20 @@ bool Engine::Prepare(Task& task, absl::Time now) {
 }
 
 // Rows that are not to be folded are padding to the backend.
-void Engine::AddToBatch(InFlight& batch, Task& task) {
+void Engine::AddToBatch(InFlight& batch, const std::shared_ptr<Task>& shared) {
+  Task& task = *shared;
   const StepRequest& request = task.step->request;
-  task.end =
-      task.item.cut ? EndOfPiece(request, task.begin, cut_rules()) : StepCursor{request.rows(), 0};
-  task.first_row = batch.slots.size();
-  batch.parts.push_back(PartOf(batch, task));
-  for (size_t row = task.begin.row; row < task.end_row(); ++row) {
+  const StepCursor end =
+      task.item.cut ? EndOfPiece(request, task.next, cut_rules()) : StepCursor{request.rows(), 0};
+  batch.pieces.push_back({shared, task.next, end, batch.slots.size(), {}});
+  TaskPiece& piece = batch.pieces.back();
+  task.next = end;
+  ++task.in_flight;
+  batch.parts.push_back(PartOf(batch, piece));
+  for (size_t row = piece.begin.row; row < piece.end_row(); ++row) {
     const bool fold = task.Folds(row);
-    const uint32_t first = row == task.begin.row ? task.begin.token : 0;
-    const uint32_t last = row == task.end.row ? task.end.token : request.tokens(row);
+    const uint32_t first = row == piece.begin.row ? piece.begin.token : 0;
+    const uint32_t last = row == piece.end.row ? piece.end.token : request.tokens(row);
     const uint32_t tokens = request.tokens(row);
     batch.offsets.push_back(batch.offsets.back() + (last - first));
     batch.slots.push_back(fold ? task.plan[row].slot : kPadSlotId);
@@ -103,7 +109,8 @@ void Engine::AddToBatch(InFlight& batch, Task& task) {
   }
 }
 
-BatchPart Engine::PartOf(const InFlight& batch, Task& task) const {
+BatchPart Engine::PartOf(const InFlight& batch, TaskPiece& piece) const {
+  const Task& task = *piece.task;
   const StepRequest& request = task.step->request;
   const auto total = static_cast<int64_t>(request.total_tokens());
   BatchPart part;
@@ -115,15 +122,12 @@ BatchPart Engine::PartOf(const InFlight& batch, Task& task) const {
   part.direct_input = request.direct_input;
   part.direct_output = task.output.direct;
   if (!task.item.cut) return part;
-  const int64_t before = TokensBefore(request, task.begin);
-  part.tokens = TokensBefore(request, task.end) - before;
+  const int64_t before = TokensBefore(request, piece.begin);
+  part.tokens = TokensBefore(request, piece.end) - before;
   part.tokens_before = before;
   part.tokens_after = total - before - part.tokens;
-  const Geometry& geometry = options_.shape.geometry;
-  const InputLayout layout = batch.batch.layout;
-  task.input =
-      InputOf(request, InputTensors(geometry, layout, options_.shape.io), before, part.tokens);
-  part.input = task.input;
+  piece.input = InputOf(request, TensorsOf(request), before, part.tokens);
+  part.input = piece.input;
   part.output += static_cast<size_t>(before) * RowBytes(options_.shape, request.input_layout);
   return part;
 }
@@ -134,11 +138,11 @@ void Engine::Launch(InFlight& batch) {
   batch.batch.has_initial_state = batch.has_initial_state;
   batch.batch.keep_answer = batch.keep_answer;
   batch.batch.parts = batch.parts;
-  observer_->BatchBegins(batch.tasks.front()->step->kind, batch.batch);
+  observer_->BatchBegins(batch.pieces.front().task->step->kind, batch.batch);
   if (!device_lost_ && !backend_->Begin(batch.batch).ok()) LoseDevice();
   // While it runs, as all that the batch does not wait for.
   if (overlaps_) {
-    for (const std::unique_ptr<Task>& task : batch.tasks) lines_.Hold(task->keys);
+    for (const TaskPiece& piece : batch.pieces) lines_.Hold(piece.task->keys);
   }
 }
 
@@ -148,49 +152,57 @@ void Engine::EndOldest(absl::Time now) {
   batch->faults.resize(batch->slots.size());
   if (!device_lost_ && !backend_->End(batch->faults).ok()) LoseDevice();
   observer_->BatchEnded();
-  for (const std::unique_ptr<Task>& task : batch->tasks) {
-    TakeFaults(*batch, *task);
-    if (IsOver(*task)) Finish(*task, now);
+  for (const TaskPiece& piece : batch->pieces) {
+    Task& task = *piece.task;
+    TakeFaults(*batch, piece);
+    --task.in_flight;
+    if (begun_ == &task && IsLost(task)) Withdraw(task);
+    if (IsOver(task)) Finish(task, now);
   }
   outbox_->SendAll();
-  for (std::unique_ptr<Task>& task : batch->tasks) {
-    if (overlaps_) lines_.LetGo(task->keys);
-    PutAway(std::move(task));
+  for (const TaskPiece& piece : batch->pieces) {
+    if (overlaps_) lines_.LetGo(piece.task->keys);
+    // What nobody waits for at the end of a step.
+    if (IsOver(*piece.task) && !piece.task->output.shared) KeepAnswers(*piece.task);
   }
-  batch->tasks.clear();
+  batch->pieces.clear();
   spare_.push_back(std::move(batch));
 }
 
-// What became of the rows in the batch. Of a row whose earlier pieces have written state, nothing
+// What became of the rows in the batch. Of a row of which other pieces write state, too, nothing
 // but an end is good.
-void Engine::TakeFaults(const InFlight& batch, Task& task) const {
+void Engine::TakeFaults(const InFlight& batch, const TaskPiece& piece) const {
+  Task& task = *piece.task;
   if (device_lost_) return task.faults.assign(task.plan.size(), RowFault::kDevice);
-  for (size_t row = task.begin.row; row < task.end_row(); ++row) {
-    RowFault fault = batch.faults[task.first_row + row - task.begin.row];
-    const bool written = row == task.begin.row && task.begin.token > 0;
-    if (fault == RowFault::kNonFiniteInput && written) fault = RowFault::kOverflow;
+  for (size_t row = piece.begin.row; row < piece.end_row(); ++row) {
+    RowFault fault = batch.faults[piece.first_row + row - piece.begin.row];
+    if (fault == RowFault::kNonFiniteInput && piece.Splits(row)) fault = RowFault::kOverflow;
     if (task.Folds(row)) task.faults[row] = fault;
   }
 }
 
-// Whether there is no more of it, or no row to go on with.
+// Whether no piece of it need begin any more.
+bool Engine::IsLost(const Task& task) const { return device_lost_ || IsSpoilt(task); }
+
 bool Engine::IsOver(const Task& task) const {
-  return task.HasEnded() || device_lost_ || IsSpoilt(task);
+  return task.in_flight == 0 && (!task.HasMore() || IsLost(task));
 }
 
-// What nobody waits for at the end of a step; or else it goes back to its place in the queue.
-void Engine::PutAway(std::unique_ptr<Task> task) {
-  if (IsOver(*task)) {
-    if (!task->output.shared) KeepAnswers(*task);
-    return;
-  }
-  task->begin = task->end;
+// To its place in the queue, with the pieces that have not begun.
+void Engine::PutBack(std::shared_ptr<Task> task) {
   task->item.begun = true;
   begun_ = task.get();
   const auto at = std::upper_bound(
       queue_.begin(), queue_.end(), task,
       [](const auto& a, const auto& b) { return a->item.serial < b->item.serial; });
   queue_.insert(at, std::move(task));
+}
+
+// From there.
+void Engine::Withdraw(Task& task) {
+  lines_.Leave(&task.item);
+  std::erase_if(queue_, [&task](const auto& other) { return other.get() == &task; });
+  begun_ = nullptr;
 }
 
 // Whatever is in flight is lost with it.
@@ -287,7 +299,8 @@ void Engine::KeepAnswer(const Task& task, size_t row) {
   const std::span<std::byte> kept = answers_.Put(epoch, task.item.layer, out.bytes);
   if (task.output.data != nullptr) {
     InShares(kept.size(), [&](size_t begin, size_t end) {
-      std::copy_n(task.output.data + out.at + begin, end - begin, kept.data() + begin);
+      StreamCopy(kept.data() + begin, task.output.data + out.at + begin, end - begin);
+      StreamFence();
     });
   } else if (!kept.empty() && !task.output.Read(out.at, kept)) {
     answers_.Erase(epoch, task.item.layer);

@@ -89,7 +89,12 @@ void Mailbox::Wait(absl::Time until) {
   // A wait is bounded so that the arithmetic of the system's clock cannot overflow.
   constexpr absl::Duration kLongest = absl::Hours(1);
   const absl::Time limit = std::min(until, absl::Now() + kLongest);
-  if (std::exchange(busy_, false) && !SpinUntil([this] { return pending_.load(); })) {
+  const auto found = [this] { return pending_.load(); };
+  const auto look = [&] {
+    hand_.Help(found);
+    return found();
+  };
+  if (std::exchange(busy_, false) && !SpinUntil(look)) {
     std::this_thread::yield();  // where nobody spins, to who may be about to bring something
   }
   std::unique_lock lock(mutex_);

@@ -11,6 +11,7 @@
 
 #include "absl/time/time.h"
 #include "server/engine/call.h"
+#include "server/engine/spare_hand.h"
 #include "server/wire/step.h"
 
 namespace gdn {
@@ -47,9 +48,11 @@ class Mailbox {
   size_t waiting() const { return steps_.count; }
   // Returns at the next Put or Wake, at `until`, or at once where something has arrived. Where
   // something was taken since it last slept it looks for a while before it sleeps: the steps of a
-  // pass follow one another by microseconds. For the thread that takes.
+  // pass follow one another by microseconds. Meanwhile it is a hand for whoever brings one. For the
+  // thread that takes.
   void Wait(absl::Time until);
   void Wake();
+  SpareHand& hand() { return hand_; }
 
  private:
   // What waits, or comes.
@@ -81,6 +84,7 @@ class Mailbox {
   std::atomic<bool> pending_ =
       false;           // something has arrived or woken_: for looks without the lock
   bool busy_ = false;  // something was taken since the last sleep
+  SpareHand hand_;
 };
 
 }  // namespace gdn

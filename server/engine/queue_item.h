@@ -27,7 +27,7 @@ struct QueueItem {
   bool waits_for_all = false;  // a call that concerns every sequence; it holds up nothing
   bool holds_up = false;       // a call that steps of its sequences wait for
   bool cut = false;            // a prefill that runs in pieces
-  bool begun = false;          // of which some have run
+  bool begun = false;          // of which some have begun
 
   // Kept by SequenceLines.
   std::vector<SequenceLine*> lines;  // of the sequences it concerns

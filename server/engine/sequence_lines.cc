@@ -7,6 +7,12 @@ namespace {
 
 bool ArrivedBefore(const QueueItem* a, const QueueItem* b) { return a->serial < b->serial; }
 
+// A call runs when nothing is in flight anyway, and steps that passed it are not to hold it up. Of
+// the sequences of a prefill that has begun nothing but its own pieces is in flight.
+bool WaitsForFlying(const QueueItem& item) {
+  return item.kind != QueueItem::Kind::kCall && !item.begun;
+}
+
 }  // namespace
 
 void SequenceLines::Join(std::span<const SequenceKey> keys, QueueItem* item) {
@@ -18,7 +24,7 @@ void SequenceLines::Join(std::span<const SequenceKey> keys, QueueItem* item) {
       if (WaitsFor(*item, *other)) ++item->waits_for;
       if (WaitsFor(*other, *item)) ++other->waits_for;
     }
-    if (item->kind != QueueItem::Kind::kCall) item->waits_for += line.in_flight;
+    if (WaitsForFlying(*item)) item->waits_for += line.in_flight;
     line.waiting.insert(
         std::upper_bound(line.waiting.begin(), line.waiting.end(), item, ArrivedBefore), item);
     item->lines.push_back(&line);
@@ -40,13 +46,12 @@ void SequenceLines::Hold(std::span<const SequenceKey> keys) { CountInFlight(keys
 
 void SequenceLines::LetGo(std::span<const SequenceKey> keys) { CountInFlight(keys, -1); }
 
-// A call runs when nothing is in flight anyway, and steps that passed it are not to hold it up.
 void SequenceLines::CountInFlight(std::span<const SequenceKey> keys, int batches) {
   for (const SequenceKey key : keys) {
     SequenceLine& line = LineOf(key);
     line.in_flight += batches;
     for (QueueItem* item : line.waiting) {
-      if (item->kind != QueueItem::Kind::kCall) item->waits_for += batches;
+      if (WaitsForFlying(*item)) item->waits_for += batches;
     }
   }
 }

@@ -21,7 +21,8 @@ class SequenceLines {
   void Join(std::span<const SequenceKey> keys, QueueItem* item);
   // It waits no longer. Nothing where it did not join.
   void Leave(QueueItem* item);
-  // A batch in flight has the sequences: no step of them is free until they are let go.
+  // A batch in flight has the sequences: no step of them is free until they are let go, but one
+  // that has begun.
   void Hold(std::span<const SequenceKey> keys);
   void LetGo(std::span<const SequenceKey> keys);
 

@@ -32,12 +32,8 @@ struct Task {
   std::vector<RowFault> faults;                              // of each row, so far
   OutputBuffer output;
 
-  // What of it is in a batch: the tokens from `begin` to `end`, all of it unless it is cut. Where
-  // it waits, `begin` is where the next piece begins.
-  StepCursor begin;
-  StepCursor end;
-  size_t first_row = 0;                 // in the batch, of row begin.row
-  std::vector<std::string_view> input;  // of a piece
+  StepCursor next;       // the end of its pieces that have begun, and where the next one begins
+  size_t in_flight = 0;  // how many of these have not ended
 
   explicit Task(SlotTable* table) : lease(table) {}
 
@@ -45,9 +41,23 @@ struct Task {
   bool Folds(size_t row) const {
     return plan[row].action == RowPlan::Action::kFold && faults[row] == RowFault::kNone;
   }
-  bool HasEnded() const { return end.row == plan.size(); }
+  bool HasMore() const { return next.row < plan.size(); }
+};
+
+// What of a step is in a batch: the tokens from `begin` to `end`, all of it unless it is cut.
+struct TaskPiece {
+  std::shared_ptr<Task> task;
+  StepCursor begin;
+  StepCursor end;
+  size_t first_row = 0;                 // in the batch, of row begin.row
+  std::vector<std::string_view> input;  // of a step that is cut
+
   // The rows of which tokens are in the batch end before this one.
   size_t end_row() const { return end.row + (end.token > 0 ? 1 : 0); }
+  // Whether tokens of the row are in another piece, too.
+  bool Splits(size_t row) const {
+    return (row == begin.row && begin.token > 0) || (row == end.row && end.token > 0);
+  }
 };
 
 }  // namespace gdn

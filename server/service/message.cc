@@ -2,7 +2,13 @@
 
 #include <grpc/slice.h>
 
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+#include "kernels/finite.h"
 #include "kernels/pieces.h"
+#include "kernels/stream_copy.h"
 #include "server/engine/shares.h"
 
 namespace gdn {
@@ -31,6 +37,36 @@ void ReturnBlock(void* user_data) {
   block->pool->Return(block->data, block->bytes);
 }
 
+// Whether the elements that end in `bytes` are finite, which were copied to `to` behind those
+// before them. Looks there at the one that began before.
+bool EndFinite(std::string_view bytes, const std::byte* to, DType type) {
+  const size_t element = SizeOf(type);
+  const size_t first = (element - reinterpret_cast<uintptr_t>(to) % element) % element;
+  if (bytes.size() < first) return true;
+  const bool split_finite = first == 0 || AllFinite(to + first - element, element, type);
+  const size_t whole = (bytes.size() - first) / element * element;
+  return AllFinite(bytes.data() + first, whole, type) && split_finite;
+}
+
+// Copies bytes [begin, end) of the pieces to the same place of `block`; whether they are finite,
+// where `type` says what they are.
+bool CopyAndLook(const std::vector<std::string_view>& pieces, size_t begin, size_t end,
+                 std::optional<DType> type, std::byte* block) {
+  constexpr size_t kAtOnce = 32 << 10;  // is looked at in the nearest cache
+  bool finite = type.has_value();
+  std::byte* to = block + begin;
+  VisitPieces(pieces, begin, end - begin, [&](std::string_view piece) {
+    for (; !piece.empty(); piece.remove_prefix(std::min(piece.size(), kAtOnce))) {
+      const std::string_view part = piece.substr(0, kAtOnce);
+      StreamCopy(to, part.data(), part.size());
+      finite = finite && EndFinite(part, to, *type);
+      to += part.size();
+    }
+  });
+  StreamFence();
+  return finite;
+}
+
 }  // namespace
 
 OutputBuffer AllocateOutput(const std::shared_ptr<HostPool>& pool, size_t bytes) {
@@ -44,15 +80,20 @@ OutputBuffer AllocateOutput(const std::shared_ptr<HostPool>& pool, size_t bytes)
   return {std::move(slice), data, bytes, /*direct=*/false};
 }
 
-void GatherInput(const std::shared_ptr<HostPool>& pool, Step* step) {
+void GatherInput(const std::shared_ptr<HostPool>& pool, std::optional<DType> type, SpareHand* hand,
+                 Step* step) {
   constexpr size_t kLeast = 64 << 10;
+  constexpr size_t kMany = 8 << 20;  // so many that threads are begun for them
   StepRequest& request = step->request;
   const size_t bytes = request.input_bytes();
   std::byte* block = pool == nullptr || bytes < kLeast ? nullptr : pool->Take(bytes);
   if (block == nullptr) return;
-  InShares(bytes, [&](size_t begin, size_t end) {
-    CopyPieces(request.input, begin, end - begin, block + begin);
-  });
+  std::atomic<bool> finite = type.has_value();
+  const auto copy = [&](size_t begin, size_t end) {
+    if (!CopyAndLook(request.input, begin, end, type, block)) finite = false;
+  };
+  bytes < kMany ? hand->Share(bytes, copy) : InShares(bytes, copy);
+  step->known_finite = finite;
   request.input = {{reinterpret_cast<const char*>(block), bytes}};
   request.direct_input = true;
   step->message = std::shared_ptr<void>(

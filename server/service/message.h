@@ -2,13 +2,16 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "google/protobuf/message_lite.h"
 #include "grpcpp/support/byte_buffer.h"
+#include "kernels/dtype.h"
 #include "kernels/host_pool.h"
+#include "server/engine/spare_hand.h"
 #include "server/wire/step.h"
 
 namespace gdn {
@@ -27,8 +30,11 @@ OutputBuffer AllocateOutput(const std::shared_ptr<HostPool>& pool, size_t bytes)
 
 // Copies the step's input into a block of `pool`, so that the device reads it by itself, and lets
 // go of the message that it came in. Leaves a small input where it is, which is sooner gathered
-// with those of other steps, and one that the pool, which may be null, has no room for.
-void GatherInput(const std::shared_ptr<HostPool>& pool, Step* step);
+// with those of other steps, and one that the pool, which may be null, has no room for. With the
+// `type` of all of the input it looks on the way, while its cache has the bytes, whether they are
+// known_finite. Where `hand` has time it helps.
+void GatherInput(const std::shared_ptr<HostPool>& pool, std::optional<DType> type, SpareHand* hand,
+                 Step* step);
 
 // `header` and then the bytes of `output`, which may be empty. Never an empty buffer, which gRPC
 // does not take: an empty message is one empty slice.

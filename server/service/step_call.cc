@@ -51,7 +51,10 @@ Fault MakeStep(const Hosted& hosted, StepKind kind, StepRequest request,
     return PlaceStep(*hosted.regions, hosted.limits, step->get());
   }
   // By the thread that received the input, whose cache has it; not for a step that is refused.
-  if (hosted.engine->HasRoom(**step)) GatherInput(hosted.input_pool, step->get());
+  if (hosted.engine->HasRoom(**step)) {
+    GatherInput(hosted.input_pool, hosted.engine->TypeToCheck(**step), &hosted.engine->hand(),
+                step->get());
+  }
   return {};
 }
 

@@ -95,6 +95,7 @@ struct Step {
   StepKind kind = StepKind::kDecode;
   StepRequest request;
   std::shared_ptr<void> message;  // keeps request.input alive
+  bool known_finite = false;      // who gathered the input has looked: no NaN and no infinity in it
   // Of a prefill that runs in pieces, the rows with NaN or infinity in their input. For the engine.
   std::vector<uint32_t> non_finite;
   OutputAllocator allocate;

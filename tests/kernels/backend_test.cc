@@ -192,6 +192,34 @@ TEST_P(BackendContract, LayersHaveTheirOwnWeightsAndStates) {
   twin.Run(c);
 }
 
+// A piece of a prefill begins while those before it, of the same slot, are in flight.
+TEST_P(BackendContract, PiecesInFlightFollowOneAnother) {
+  const std::unique_ptr<Backend> alone = MakeLoaded(*GetParam(), shape_);
+  const auto depth = static_cast<size_t>(backend_->depth());
+  constexpr int64_t kPiece = 70, kPieces = 5;
+  for (InputLayout layout : kLayouts) {
+    std::deque<std::pair<Step, Step>> in_flight;  // and the same, run alone
+    const auto end = [&] {
+      auto& [piece, twin] = in_flight.front();
+      ASSERT_TRUE(piece.End(*backend_).ok());
+      EXPECT_EQ(piece.fault(0), RowFault::kNone);
+      EXPECT_EQ(Output(piece, 0), Output(twin, 0)) << "layout " << int(layout);
+      in_flight.pop_front();
+    };
+    for (int64_t i = 0; i < kPieces; ++i) {
+      Step piece(rng_, shape_, 0, layout,
+                 {{.slot = 3, .length = kPiece, .has_initial_state = i > 0}});
+      piece.SetPiece(i * kPiece, (kPieces - 1 - i) * kPiece);
+      in_flight.emplace_back(piece, piece);
+      ASSERT_TRUE(in_flight.back().second.Run(*alone).ok());
+      ASSERT_TRUE(in_flight.back().first.Begin(*backend_).ok());
+      if (in_flight.size() < depth) continue;
+      ASSERT_NO_FATAL_FAILURE(end());
+    }
+    while (!in_flight.empty()) ASSERT_NO_FATAL_FAILURE(end());
+  }
+}
+
 // As many batches in flight as there may be: what a slot's sequence is fed, what comes out and what
 // is kept are as if every batch ran alone.
 TEST_P(BackendContract, BatchesInFlightAreAsIfRunAlone) {

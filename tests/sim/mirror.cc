@@ -96,8 +96,8 @@ void Mirror::CheckRound(absl::Time now, const Round& round, const std::vector<Re
     EXPECT_TRUE(waiting_.empty()) << "work waits and nothing ran";
     return;
   }
-  // What this round began is answered, in flight or between pieces now, and was none before. Where
-  // that is nothing, a batch that it began is another piece.
+  // What this round began is answered or in flight now, and was neither before. Where that is
+  // nothing, a batch that it began is another piece.
   std::set<uint64_t> begun(round.in_flight.begin(), round.in_flight.end());
   for (const auto& [serial, reply] : rest) begun.insert(serial);
   if (round.between != 0) begun.insert(round.between);
@@ -121,12 +121,9 @@ void Mirror::CheckRound(absl::Time now, const Round& round, const std::vector<Re
     CheckBegun({begun.begin(), begun.end()}, rest);
   }
   if (round.batch_tokens >= 0) CheckBatch(round.batch_tokens);
-  const bool ended = CheckEnded(now, rest, round.between);
+  const bool ended = CheckEnded(now, rest, round);
   EXPECT_TRUE(!begun.empty() || ended) << "work waits and nothing ran";
-
-  std::vector<uint64_t> expected;
-  for (const auto& batch : in_flight_) expected.insert(expected.end(), batch.begin(), batch.end());
-  EXPECT_EQ(round.in_flight, expected);
+  EXPECT_EQ(round.in_flight, InFlight());
   EXPECT_EQ(round.between, between_);
   EXPECT_LT(in_flight_.size(), rules_.depth) << "no batch may begin, and none was waited for";
 }
@@ -188,14 +185,18 @@ bool Mirror::IsCut(const Item& item) const {
 // Of a sequence one step at a time has begun and not ended, whatever its layer; and of all
 // prefills one runs in pieces.
 bool Mirror::WaitsForBegun(const Item& item, const Item& begun) const {
-  if (item.is_call && (begun.in_flight || item.call.kind == CallSpec::Kind::kList)) return true;
-  const bool more = begun.tokens_begun() < begun.tokens();
-  return item.Shares(begun) || (IsCut(item) && IsCut(begun) && more);
+  const bool list = item.is_call && item.call.kind == CallSpec::Kind::kList;
+  return list || (item.is_call && begun.in_flight > 0) || item.Shares(begun);
+}
+
+bool Mirror::Waits(uint64_t serial) const {
+  return !waiting_.at(serial).HasBegun() || serial == between_;
 }
 
 bool Mirror::IsFree(uint64_t serial) const {
   const Item& item = waiting_.at(serial);
-  if (item.HasBegun()) return !item.in_flight;
+  if (item.HasBegun()) return serial == between_;
+  if (IsCut(item) && between_ != 0) return false;
   return std::none_of(waiting_.begin(), waiting_.end(), [&](const auto& entry) {
     const auto& [other, earlier] = entry;
     if (earlier.HasBegun()) return WaitsForBegun(item, earlier);
@@ -216,9 +217,9 @@ void Mirror::CheckOrder(absl::Time now, const std::vector<uint64_t>& begun) cons
   EXPECT_LE(rows, rules_.max_rows);
 
   const auto oldest = [this](StepKind kind) {
-    return std::find_if(waiting_.begin(), waiting_.end(), [kind](const auto& entry) {
-      const Item& item = entry.second;
-      return !item.is_call && !item.in_flight && item.step.kind == kind;
+    return std::find_if(waiting_.begin(), waiting_.end(), [this, kind](const auto& entry) {
+      const auto& [serial, item] = entry;
+      return !item.is_call && Waits(serial) && item.step.kind == kind;
     });
   };
   const auto includes = [&begun](uint64_t serial) {
@@ -232,7 +233,7 @@ void Mirror::CheckOrder(absl::Time now, const std::vector<uint64_t>& begun) cons
   const bool aged = prefill != waiting_.end() && !last_was_prefill_ &&
                     now - prefill->second.arrival >= rules_.prefill_max_wait;
   const bool beside_decodes = std::any_of(waiting_.begin(), waiting_.end(), [](const auto& entry) {
-    return entry.second.in_flight && !entry.second.IsPrefill();
+    return entry.second.in_flight > 0 && !entry.second.IsPrefill();
   });
   if (aged && IsFree(prefill->first)) {
     EXPECT_TRUE(beside_decodes ? begun.empty() : includes(prefill->first))

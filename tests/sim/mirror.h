@@ -66,7 +66,7 @@ struct MirrorRules {
 struct Round {
   bool ran = false;                 // what it returned
   std::vector<uint64_t> in_flight;  // after it, in the order in which they began
-  uint64_t between = 0;             // likewise the prefill between two of its pieces, or 0
+  uint64_t between = 0;             // likewise the prefill of which some pieces wait, or 0
   int64_t batch_tokens = -1;        // of the batch that it began; -1: none
 };
 
@@ -119,7 +119,7 @@ class Mirror {
     // Of each row, or each id of a call: the sequence, "" for none.
     std::vector<std::string> names;
     std::vector<Action> actions;  // of each row, once it has begun
-    bool in_flight = false;       // it, or a piece of it
+    size_t in_flight = 0;         // batches that have it, or a piece of it
     std::vector<int64_t> pieces;  // their tokens, of those that were begun
 
     bool Names(const std::string& id) const;
@@ -141,10 +141,12 @@ class Mirror {
   void CheckBegun(const std::vector<uint64_t>& begun, const Replies& replies);
   void GoOn();
   void CheckBatch(int64_t tokens);
-  bool CheckEnded(absl::Time now, const Replies& replies, uint64_t between);
+  bool CheckEnded(absl::Time now, const Replies& replies, const Round& round);
+  std::vector<uint64_t> InFlight() const;
 
   // Whether `later` has to wait for `earlier`.
   static bool WaitsFor(const Item& later, const Item& earlier);
+  bool Waits(uint64_t serial) const;  // it, or a piece of it that has not begun
   bool IsFree(uint64_t serial) const;
   bool WaitsForBegun(const Item& item, const Item& begun) const;
   bool IsCut(const Item& item) const;
@@ -173,7 +175,7 @@ class Mirror {
   std::set<uint64_t> epochs_;  // of all sequences that ever were
   std::map<std::string, Sequence> live_;
   Items waiting_;                               // unanswered, those that have begun too
-  uint64_t between_ = 0;                        // the prefill between two of its pieces, or 0
+  uint64_t between_ = 0;                        // the prefill of which some pieces wait, or 0
   std::list<std::vector<uint64_t>> in_flight_;  // batch by batch, oldest first
   std::vector<std::string> ending_;             // by release_after, at the end of the round
 

@@ -47,7 +47,7 @@ void Mirror::CheckBegun(const std::vector<uint64_t>& begun, const Replies& repli
       continue;
     }
     item.actions = std::move(actions);
-    item.in_flight = true;
+    item.in_flight = 1;
     batch.push_back(serial);
     for (const std::string& name : item.names) {
       EXPECT_TRUE(name.empty() || names.insert(name).second)
@@ -57,12 +57,11 @@ void Mirror::CheckBegun(const std::vector<uint64_t>& begun, const Replies& repli
   if (!batch.empty()) in_flight_.push_back(std::move(batch));
 }
 
-// Another piece of the prefill that is between two.
+// Another piece of the prefill of which some wait.
 void Mirror::GoOn() {
   last_was_prefill_ = true;
-  waiting_.at(between_).in_flight = true;
+  ++waiting_.at(between_).in_flight;
   in_flight_.push_back({between_});
-  between_ = 0;
 }
 
 // The batch that began last has these tokens.
@@ -75,38 +74,49 @@ void Mirror::CheckBatch(int64_t tokens) {
     item.pieces.push_back(IsCut(item) ? tokens : item.tokens());
     EXPECT_LE(item.tokens_begun(), item.tokens());
   }
-  if (IsCut(waiting_.at(in_flight_.back().front()))) {
+  const uint64_t first = in_flight_.back().front();
+  if (const Item& item = waiting_.at(first); IsCut(item)) {
     EXPECT_GT(tokens, 0);
     EXPECT_LE(tokens, rules_.prefill_chunk);
+    between_ = item.tokens_begun() < item.tokens() ? first : 0;
   } else {
     EXPECT_EQ(tokens, whole);
   }
 }
 
 // The steps that are answered and were not refused are those of the batch that began first. It may
-// also have been a piece, of which there is more. False where no batch has ended.
-bool Mirror::CheckEnded(absl::Time now, const Replies& replies, uint64_t between) {
+// also have been a piece, of which there is more: in flight, or waiting, where the faults of those
+// that have ended leave a row to go on with. False where no batch has ended.
+bool Mirror::CheckEnded(absl::Time now, const Replies& replies, const Round& round) {
+  if (round.between == 0) between_ = 0;  // an answer that lacks a piece is found to be a fault
   std::vector<uint64_t> ended;
   for (const auto& [serial, reply] : replies) {
     if (waiting_.contains(serial)) ended.push_back(serial);
   }
-  const bool piece = ended.empty() && between != between_;
-  if (piece) ended.push_back(between);
-  if (ended.empty()) return false;
-  EXPECT_FALSE(in_flight_.empty() || ended != in_flight_.front()) << "not the oldest batch";
+  if (ended.empty() && round.in_flight == InFlight()) return false;
+  EXPECT_FALSE(in_flight_.empty()) << "nothing was in flight";
   if (in_flight_.empty()) return true;
+  const std::vector<uint64_t> oldest = std::move(in_flight_.front());
   in_flight_.pop_front();
-  if (piece) {
-    between_ = between;
-    waiting_.at(between).in_flight = false;
-    EXPECT_LT(waiting_.at(between).tokens_begun(), waiting_.at(between).tokens());
+  for (const uint64_t serial : oldest) --waiting_.at(serial).in_flight;
+  const uint64_t first = oldest.front();
+  if (waiting_.at(first).in_flight > 0 || first == between_) {
+    EXPECT_TRUE(ended.empty()) << "answered before its last piece";
     return true;
   }
+  EXPECT_EQ(ended, oldest) << "not the oldest batch";
+  if (ended != oldest) return true;
   for (const uint64_t serial : ended) RunStep(now, waiting_.at(serial), *replies.at(serial));
   for (const std::string& id : ending_) End(id, /*expired=*/false);
   ending_.clear();
   for (const uint64_t serial : ended) waiting_.erase(serial);
   return true;
+}
+
+std::vector<uint64_t> Mirror::InFlight() const {
+  std::vector<uint64_t> serials;
+  for (const auto& batch : in_flight_) serials.insert(serials.end(), batch.begin(), batch.end());
+  return serials;
 }
 
 // All rows pass, or the fault names every one that does not.

@@ -53,8 +53,8 @@ class BatchPolicyHarness : public ::testing::Test {
   QueueItem& last() { return entries_.back()->item; }
 
   // What was added last is in flight.
-  void Launch(bool more = false) {
-    in_flight_.push_back({last().kind, last().layer, more});
+  void Launch() {
+    in_flight_.push_back({last().kind, last().layer});
     lines_.Leave(&last());
     flying_keys_.push_back(std::move(entries_.back()->keys));
     lines_.Hold(flying_keys_.back());

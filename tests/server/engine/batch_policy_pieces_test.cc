@@ -59,14 +59,30 @@ TEST_F(BatchPolicyPieces, APrefillOfOnePieceMayPassForItsDecode) {
   EXPECT_THAT(Chosen(true), ElementsAre(1));
 }
 
-TEST_F(BatchPolicyPieces, ACutPrefillWaitsForThePieceInFlightOfAnother) {
+TEST_F(BatchPolicyPieces, APieceBeginsBesideTheOneBefore) {
   Cut({1});
-  Launch(/*more=*/true);
-  Cut({2});
-  EXPECT_THAT(Chosen(true), IsEmpty());
-  Prefill({3});
-  EXPECT_THAT(Chosen(true), ElementsAre(1));
+  Launch();
+  Cut({1}, true);
+  EXPECT_THAT(Chosen(true), ElementsAre(0));
+  Decode({1}, 1);
+  Decode({2});
+  EXPECT_THAT(Chosen(true), ElementsAre(2));
+  Launch();
+  EXPECT_THAT(Chosen(false), IsEmpty());  // beside decodes no prefill begins
+  Remove({0});
+  EXPECT_THAT(Chosen(false), IsEmpty());  // its last piece is in flight
   Land();
+  EXPECT_THAT(Chosen(false), ElementsAre(0));
+}
+
+TEST_F(BatchPolicyPieces, ACutPrefillWaitsForTheLastPieceOfAnotherToBegin) {
+  Cut({1});
+  Launch();
+  Cut({1}, true);
+  Cut({2});
+  Prefill({3});
+  EXPECT_THAT(Chosen(true), ElementsAre(0));
+  Remove({0});
   EXPECT_THAT(Chosen(true), ElementsAre(0));
 }
 

@@ -332,7 +332,7 @@ TEST_F(BatchPolicyTest, EveryQueueEnds) {
         continue;
       }
       if (in_flight_.size() == 2) Land();
-      in_flight_.push_back({first.kind, first.layer, false});
+      in_flight_.push_back({first.kind, first.layer});
       flying_keys_.push_back(entries_[chosen.front()]->keys);
       Remove(chosen);
       lines_.Hold(flying_keys_.back());

@@ -65,6 +65,29 @@ TEST_P(EnginePieces, AnswersAsTheWhole) {
   EXPECT_THAT(outcome->answer.slots, ElementsAre(SlotOf("a")));
 }
 
+TEST_P(EnginePieces, APieceBeginsWhileTheOneBeforeRuns) {
+  SendPrefill({"a"}, {12}, Tokens(1, 12));
+  RunAll();
+  std::vector<size_t> beside;
+  for (const auto& run : backend_.runs()) beside.push_back(run.beside);
+  const size_t others = GetParam() - 1;
+  EXPECT_THAT(beside, ElementsAre(0, others, others));
+}
+
+// The last one never begins.
+TEST_P(EnginePieces, WhatIsSpoiltIsAnsweredOnceItsPiecesHaveEnded) {
+  const auto outcome = SendPrefill({"a"}, {12}, Hidden({kOverflowing}) + Tokens(1, 11));
+  const int pieces = GetParam();
+  do {
+    EXPECT_EQ(outcome->times, 0);
+    ASSERT_TRUE(engine_->Step(now_));
+  } while (engine_->waiting() > 0);
+  EXPECT_THAT(engine_->in_flight(), IsEmpty());
+  ExpectFault(*outcome, v1::ERROR_REASON_STATE_POISONED, {0});
+  RunAll();
+  EXPECT_THAT(TokensOfRuns(), SizeIs(pieces));
+}
+
 TEST_P(EnginePieces, RowsGoOnWhereTheyWereCut) {
   Begin("b");
   const auto outcome = SendPrefill({"a", "", "b", "c"}, {3, 2, 9, 1}, Tokens(10, 15));
@@ -211,6 +234,30 @@ TEST_P(EnginePieces, AllOfARowIsLookedAtBeforeItsFirstPiece) {
   EXPECT_EQ(again->answer.replayed_rows, 1u);
 }
 
+// What is cut, and all of one type.
+TEST_P(EnginePieces, SaysWhichInputItWouldLookThrough) {
+  StepRequest request = ById({"a"}, true);
+  request.token_counts = {kChunk + 1};
+  const auto asked = [&](StepKind kind) {
+    return engine_->TypeToCheck(*NewStep(kind, request, "").first);
+  };
+  EXPECT_EQ(asked(StepKind::kPrefill), DType::kFp32);
+  EXPECT_EQ(asked(StepKind::kDecode), std::nullopt);
+  request.token_counts = {kChunk};
+  EXPECT_EQ(asked(StepKind::kPrefill), std::nullopt);
+}
+
+TEST_P(EnginePieces, WhatIsKnownFiniteIsNotLookedThrough) {
+  StepRequest request = ById({"a"}, true);
+  request.token_counts = {5};
+  const auto [step, outcome] = NewStep(StepKind::kPrefill, request, Tokens(1, 4) + Hidden({kNan}));
+  step->known_finite = true;
+  engine_->Submit(step, now_);
+  EXPECT_THAT(step->non_finite, IsEmpty());
+  RunAll();
+  ExpectFault(*outcome, v1::ERROR_REASON_STATE_POISONED, {0});  // by the backend, too late
+}
+
 TEST_P(EnginePieces, APrefillWithNoRowToGoOnWithEndsEarly) {
   const auto outcome = SendPrefill({"a"}, {12}, Tokens(1, 11) + Hidden({kNan}));
   RunAll();
@@ -231,7 +278,8 @@ TEST_P(EnginePieces, AnOverflowInAPiecePoisonsItsRowAndEndsIt) {
   const auto runs = backend_.runs();
   ASSERT_EQ(runs.size(), before + 3);
   EXPECT_THAT(runs[before].slots, ElementsAre(SlotOf("a")));
-  EXPECT_THAT(runs.back().slots, ElementsAre(-1, SlotOf("b")));
+  // What has begun by then goes on.
+  EXPECT_THAT(runs.back().slots, ElementsAre(GetParam() == 1 ? -1 : SlotOf("a"), SlotOf("b")));
 }
 
 TEST_P(EnginePieces, ADeviceFaultInAPieceIsItsRowsAlone) {

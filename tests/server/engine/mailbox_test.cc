@@ -42,6 +42,26 @@ TEST(MailboxTest, KeepsTheOrderOfArrival) {
   EXPECT_EQ(taken.size(), 3u);
 }
 
+TEST(MailboxTest, WhoLooksForSomethingLendsAHand) {
+  Mailbox mailbox(10, 100, 1000);
+  std::atomic<int> helped = 0;
+  const std::thread::id looking = std::this_thread::get_id();
+  std::thread other([&] {
+    mailbox.hand().Share(1 << 20, [&](size_t, size_t) {
+      if (std::this_thread::get_id() == looking) ++helped;
+      while (helped == 0) std::this_thread::yield();
+    });
+  });
+  std::vector<Arrival> taken;
+  while (helped == 0) {
+    EXPECT_EQ(mailbox.Put(StepOf(1, 1)), Result::kTaken);
+    mailbox.Take(&taken);
+    mailbox.Done(*taken.back().step);
+    mailbox.Wait(absl::InfinitePast());
+  }
+  other.join();
+}
+
 TEST(MailboxTest, BoundsTheStepsThatWaitUntilTheyAreDone) {
   Mailbox mailbox(2, 100, 1000);
   const Arrival first = StepOf(1, 1);

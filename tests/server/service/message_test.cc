@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,7 @@ class GatherInputTest : public ::testing::Test {
     return joined;
   }
 
+  SpareHand hand_;
   Step step_;
   std::string input_;
   std::weak_ptr<void> message_;
@@ -42,7 +44,7 @@ class GatherInputTest : public ::testing::Test {
 
 TEST_F(GatherInputTest, TheInputMovesAndTheMessageGoes) {
   const auto pool = PoolOf(128 << 10);
-  GatherInput(pool, &step_);
+  GatherInput(pool, std::nullopt, &hand_, &step_);
   EXPECT_EQ(Joined(), input_);
   EXPECT_EQ(step_.request.input.size(), 1u);
   EXPECT_TRUE(step_.request.direct_input);
@@ -54,17 +56,32 @@ TEST_F(GatherInputTest, TheInputMovesAndTheMessageGoes) {
 
 TEST_F(GatherInputTest, ItStaysWhereThereIsNoRoom) {
   for (const auto& pool : {PoolOf(64 << 10), std::shared_ptr<HostPool>()}) {
-    GatherInput(pool, &step_);
+    GatherInput(pool, std::nullopt, &hand_, &step_);
     EXPECT_EQ(Joined(), input_);
     EXPECT_FALSE(step_.request.direct_input);
     EXPECT_FALSE(message_.expired());
   }
 }
 
+TEST_F(GatherInputTest, WhereItLooksItSaysWhatIsFinite) {
+  std::string ones(input_.size(), '\x01');
+  for (const size_t infinity : {size_t{0}, kPiece - 1, ones.size() - 2, ones.size()}) {
+    std::string message = ones;
+    if (infinity < ones.size()) message.replace(infinity / 2 * 2, 2, "\x80\x7f");
+    for (const std::optional<DType> type : {std::optional(DType::kBf16), std::optional<DType>()}) {
+      Step step;
+      const std::string_view bytes = message;
+      step.request.input = {bytes.substr(0, kPiece + 1), bytes.substr(kPiece + 1)};
+      GatherInput(PoolOf(128 << 10), type, &hand_, &step);
+      EXPECT_EQ(step.known_finite, type.has_value() && infinity == ones.size()) << infinity;
+    }
+  }
+}
+
 TEST_F(GatherInputTest, ASmallOneStays) {
   step_.request.input.pop_back();
   const auto pool = PoolOf(128 << 10);
-  GatherInput(pool, &step_);
+  GatherInput(pool, std::nullopt, &hand_, &step_);
   EXPECT_FALSE(step_.request.direct_input);
   EXPECT_EQ(pool->bytes_taken(), 0u);
 }
