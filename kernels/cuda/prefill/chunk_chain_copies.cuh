@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/device/dtype.cuh"
+#include "kernels/cuda/device/panel.cuh"
 #include "kernels/cuda/device/tile.cuh"
 #include "kernels/cuda/prefill/chunk_sm90.h"
 
@@ -158,20 +159,18 @@ struct Turn {
 
 // ---- the loading warp
 
-// Waits for chunks to be ready, looking at 32 at a time: the head's own records, and its group's k
-// and q, which are there with those of the group's first head.
+// Waits for chunks of a head to be ready, looking at 32 at a time.
 class ReadyChunks {
  public:
   __device__ ReadyChunks(const ChunkSm90Params& p, const Work& work)
       : flags_(p.workspace.ready + work.first_chunk * p.rule.heads.value_heads + work.head),
-        group_head_(work.head % (p.rule.heads.value_heads / p.rule.heads.key_heads)),
         stride_(p.rule.heads.value_heads),
         chunks_(work.chunks) {}
 
   __device__ void Wait(int n) {
     while (n >= known_) {
       const int chunk = known_ + static_cast<int>(threadIdx.x % 32);
-      const bool ready = chunk >= chunks_ || IsReady(flags_ + chunk * stride_);
+      const bool ready = chunk >= chunks_ || LoadAcquire(flags_ + chunk * stride_) == kPrepareWarps;
       const unsigned waiting = ~__ballot_sync(~0u, ready);
       known_ += waiting == 0 ? 32 : __ffs(static_cast<int>(waiting)) - 1;
       __syncwarp();  // a ballot alone does not have a lane see what another has acquired
@@ -180,12 +179,7 @@ class ReadyChunks {
   }
 
  private:
-  __device__ bool IsReady(const unsigned* flag) const {
-    return LoadAcquire(flag) == kPrepareWarps && LoadAcquire(flag - group_head_) == kPrepareWarps;
-  }
-
   const unsigned* flags_;
-  int group_head_;
   int64_t stride_;
   int chunks_;
   int known_ = 0;  // that are ready
@@ -218,7 +212,10 @@ __device__ __forceinline__ void LoadRow(const ChunkSm90Params& p, const Work& wo
   const Heads& heads = p.rule.heads;
   const int lane = threadIdx.x % 32;
   const auto half = static_cast<int>(ClusterRank());
-  const int64_t key_head = work.head / (heads.value_heads / heads.key_heads);
+  const int64_t key_column =
+      int64_t{work.head / (heads.value_heads / heads.key_heads)} * kSm90Dim;
+  const T* keys = static_cast<const T*>(p.rule.k) + key_column;
+  const T* queries = static_cast<const T*>(p.rule.q) + key_column;
   const auto panel = [&](uint4* to, const void* from, int64_t record, uint32_t full) {
     CopyBulkToAll(SharedAddress(to + half * kPanel),
                   static_cast<const uint4*>(from) + (2 * record + half) * kPanel,
@@ -230,38 +227,41 @@ __device__ __forceinline__ void LoadRow(const ChunkSm90Params& p, const Work& wo
     auto& stage = shared.stages[turn.at];
     const int64_t chunk = work.first_chunk + n;
     const int64_t record = chunk * heads.value_heads + work.head;
-    const int64_t key_record = chunk * heads.key_heads + key_head;
     const ChunkFactors& factors = p.workspace.factors[record];
-    ready.Wait(n);
-
     const uint32_t begin_full = SharedAddress(&shared.barriers.begin_full[turn.at]);
     if (turn.again) {
       BarrierWait(SharedAddress(&shared.barriers.begin_empty[turn.at]), turn.parity ^ 1);
     }
-    if (lane == 0) {
-      BarrierArriveExpect(begin_full, sizeof(stage.k) + kBeginBytes);
-      panel(stage.k, p.workspace.k, key_record, begin_full);
-      CopyBulk(SharedAddress(&stage.factors), &factors, kBeginBytes, begin_full);
-    }
+    const int64_t token = work.first_token + int64_t{n} * kChunk;
+    LoadPanels<32>(SharedAddress(stage.k), keys + token * p.rule.k_stride, p.rule.k_stride,
+                   work.length(n));
     if (values != nullptr) {
-      const T* from = values + (work.first_token + int64_t{n} * kChunk) * p.rule.v_stride;
+      const T* from = values + token * p.rule.v_stride;
 #pragma unroll
       for (int i = 0; i < Form::kWarpgroups; ++i) {
         LoadValues(from + i * kRows, p.rule.v_stride, work.length(n), stage.v[i]);
       }
     }
     CopyAsyncArrive(begin_full);
+    ready.Wait(n);
+    if (lane == 0) {
+      BarrierArriveExpect(begin_full, kBeginBytes);
+      CopyBulk(SharedAddress(&stage.factors), &factors, kBeginBytes, begin_full);
+    }
 
     const uint32_t end_full = SharedAddress(&shared.barriers.end_full[turn.at]);
     if (turn.again) {
       BarrierWait(SharedAddress(&shared.barriers.end_empty[turn.at]), turn.parity ^ 1);
       __syncwarp();  // with what follows this stage goes round again, for a lane still here unseen
     }
+    if constexpr (Form::kOutput) {
+      LoadPanels<32>(SharedAddress(stage.q), queries + token * p.rule.q_stride, p.rule.q_stride,
+                     work.length(n));
+      CopyAsyncArrive(end_full);
+    }
     if (lane != 0) continue;
     if constexpr (Form::kOutput) {
-      BarrierArriveExpect(end_full,
-                          sizeof(stage.x) + sizeof(stage.q) + sizeof(stage.p) + kOutputFactorBytes);
-      panel(stage.q, p.workspace.q, key_record, end_full);
+      BarrierArriveExpect(end_full, sizeof(stage.x) + sizeof(stage.p) + kOutputFactorBytes);
       panel(stage.x, p.workspace.x, record, end_full);
       CopyBulkToAll(SharedAddress(stage.p + half * (kPanel / 2)),
                     static_cast<const uint4*>(p.workspace.p) + (2 * record + half) * (kPanel / 2),

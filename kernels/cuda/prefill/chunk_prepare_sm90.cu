@@ -65,16 +65,6 @@ __device__ __forceinline__ void LoadQueries(const ChunkSm90Params& p, const Upco
                        p.rule.q_stride, next.length());
 }
 
-// Rows to the workspace as they lie, for all heads of the group.
-__device__ __forceinline__ void SendRows(const ChunkSm90Params& p, const Item& item,
-                                         const uint4* rows, void* to) {
-  if (!item.first_piece || threadIdx.x % kThreads != 0) return;
-  const int64_t record = item.chunk * p.rule.heads.key_heads + item.key_head;
-  StoreBulk(static_cast<uint4*>(to) + record * kRecord, SharedAddress(rows),
-            kRecord * sizeof(uint4));
-  StoreBulkCommit();
-}
-
 // All that the warp has sent is there: so its part of these heads is ready.
 __device__ __forceinline__ void MarkReady(unsigned* ready, int heads) {
   const int lane = threadIdx.x % 32;
@@ -95,7 +85,6 @@ template <typename T>
 __device__ __forceinline__ void BeginHeads(const ChunkSm90Params& p, const Item& item, int warp,
                                            const uint4* k, const Gates& gates, Shared& shared,
                                            Square& kk, Square& qk) {
-  SendRows(p, item, k, p.workspace.k);
   const int half = static_cast<int>(threadIdx.x) % 32 / kTileDim;
   const TokenDecays decays = SumGates(gates.g[half], warp, shared.gamma[half]);
   WarpgroupWait();
@@ -105,7 +94,6 @@ __device__ __forceinline__ void BeginHeads(const ChunkSm90Params& p, const Item&
   CopyAsyncWait<1>();
   GroupSyncCopies();
   MultiplyRows<T>(shared.q, k, qk);
-  SendRows(p, item, shared.q, p.workspace.q);
   StoreQueryFactors(p, item, warp, decays, SquareOfRows<T>(shared.q, warp), shared);
 #pragma unroll 1
   for (int i = 0; i < item.heads; ++i) {
@@ -115,7 +103,6 @@ __device__ __forceinline__ void BeginHeads(const ChunkSm90Params& p, const Item&
   InvertDiagonalTiles(shared.lower, warp);
   WarpgroupWait();
   WarpgroupTouch(qk);
-  if (threadIdx.x % 32 == 0) StoreBulkWaitRead();  // q's place is T's from here on
   GroupSync();
 }
 
@@ -188,7 +175,8 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kGroups* kThreads, 1
     CopyAsyncWait<1>();
     GroupSyncCopies();
     if (std::is_same_v<T, __half> && p.rule.qk_l2norm) {
-      NormalizeRows<T>(k, warp * kTileDim);
+      NormalizeRows<T>(k, warp * kTileDim,
+                       [&](int row, float scale) { shared.k_scale[row] = scale; });
       GroupSyncCopies();
     }
     more = next.Next();

@@ -52,13 +52,10 @@ struct ChunkFactors {
   float for_o[kChunk];  // scale * exp(gamma_i) * nq_i
 };
 
-// One record for each chunk and value head, k and q for each chunk and key head. Elements are of
-// q's type.
+// One record for each chunk and value head. Elements are of q's type.
 struct ChunkWorkspace {
   void* x = nullptr;                // in panels  [chunks, HV] of [64, K]
   void* p = nullptr;                // one panel  [chunks, HV] of [64, 64]
-  void* k = nullptr;                // in panels  [chunks, H] of [64, K]; of fp16, normalised
-  void* q = nullptr;                // in panels  [chunks, H] of [64, K]
   float* starts = nullptr;          // [segments, HV] of [V, K]: the states that they begin with
   float* maps = nullptr;            // [segments, HV] of [K, kMapStride]: their maps
   ChunkFactors* factors = nullptr;  // [chunks, HV]
