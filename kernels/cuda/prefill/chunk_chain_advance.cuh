@@ -165,7 +165,6 @@ __device__ __forceinline__ void AdvanceRow(int chunks, bool values, Turn<Form::k
     for (int e = 0; e < kSm90Dim / 2; ++e) s[e] *= decay;
   };
   BarrierWait(SharedAddress(&barriers.begin_full[turn.at]), turn.parity);
-  AsyncProxyFence();
   begin_next(shared.stages[turn.at], true);
 #pragma unroll 1
   for (int n = 0; n < chunks; ++n) {
@@ -175,7 +174,7 @@ __device__ __forceinline__ void AdvanceRow(int chunks, bool values, Turn<Form::k
     if (values) UnpackValues<T>(stage.v[warpgroup], v);
     const Factors for_y(stage.factors.for_y);
     BarrierWait(SharedAddress(&barriers.end_full[current]), turn.parity);
-    if constexpr (Form::kOutput) AsyncProxyFence();
+
     turn.Next();
     WarpgroupWait();
     WarpgroupTouch(u);
@@ -213,7 +212,6 @@ __device__ __forceinline__ void AdvanceRow(int chunks, bool values, Turn<Form::k
     const bool more = n + 1 < chunks;
     if (more) {
       BarrierWait(SharedAddress(&barriers.begin_full[turn.at]), turn.parity);
-      AsyncProxyFence();
     }
     WarpgroupWait<Form::kOutput ? 1 : 0>();
     WarpgroupTouch(s);
@@ -244,7 +242,7 @@ __device__ void InitBarriers(Shared<Form>& shared) {
     for (uint64_t& barrier : of_stages) BarrierInit(SharedAddress(&barrier), arrivals);
   };
   auto& barriers = shared.barriers;
-  init(barriers.begin_full, 1 + 32);
+  init(barriers.begin_full, 1 + 2 * 32);
   init(barriers.begin_empty, kOfBoth);
   init(barriers.end_full, Form::kOutput ? 1 + 32 : 1);
   init(barriers.end_empty, kOfBoth);

@@ -4,12 +4,12 @@
 #include "kernels/cuda/device/dtype.cuh"
 #include "kernels/cuda/device/panel.cuh"
 #include "kernels/cuda/device/tile.cuh"
-#include "kernels/cuda/prefill/chunk_sm90.h"
+#include "kernels/cuda/prefill/chunk_ring.cuh"
 
 namespace gdn::cuda::chain {
 
-// A head of a row or of a segment is a cluster of two blocks that need the same keys. In a block
-// one warp brings the operands; warpgroups advance 64 rows each of a transposed state, a warp 16.
+// A head of a row or of a segment is a cluster of two blocks that need the same operands. In a block
+// a few warps bring these; warpgroups advance 64 rows each of a transposed state, a warp 16.
 constexpr int kPair = 2;
 constexpr int kHalves = 2;  // of V
 constexpr int kRows = kSm90Dim / kHalves;
@@ -21,7 +21,8 @@ constexpr int kPanel = kChunk * 8;  // 16-byte pieces of 64 x 64 elements
 constexpr int kValueStride = kRows * 2 + 16;
 constexpr uint16_t kBoth = 3;  // blocks of the cluster
 
-// With output each block has half of V, and a warp more that takes the output away.
+// With output each block has half of V, a warp for each part of the operands and one that takes the
+// output away.
 template <typename OutType>
 struct WithOutput {
   using Out = OutType;
@@ -29,7 +30,8 @@ struct WithOutput {
   static constexpr int kWarpgroups = 1;
   static constexpr int kStages = 3;  // as many as fit
   static constexpr int kWarps = 4 * kWarpgroups;
-  static constexpr int kThreads = (kWarps + 2) * 32;
+  static constexpr int kLoaders = 3;
+  static constexpr int kThreads = (kWarps + kLoaders + 1) * 32;
 
   // One chunk's operands. Those of the first barrier are used up before those of the second.
   struct alignas(1024) Stage {
@@ -39,6 +41,8 @@ struct WithOutput {
     uint4 p[kPanel];
     unsigned char v[kWarpgroups][kChunk * kValueStride];
     ChunkFactors factors;
+
+    __device__ uint4* tokens(bool keys) { return keys ? k : q; }
   };
 };
 
@@ -50,6 +54,7 @@ struct WithoutOutput {
   static constexpr int kWarpgroups = 2;
   static constexpr int kStages = 4;
   static constexpr int kWarps = 4 * kWarpgroups;
+  static constexpr int kLoaders = 2;                  // there are no queries
   static constexpr int kThreads = (kWarps + 4) * 32;  // registers come by warpgroups
   static constexpr int kLoadRegisters = 56;
   static constexpr int kAdvanceRegisters = 224;
@@ -59,6 +64,8 @@ struct WithoutOutput {
     uint4 x[2 * kPanel];
     unsigned char v[kWarpgroups][kChunk * kValueStride];
     ChunkFactors factors;
+
+    __device__ uint4* tokens(bool) { return k; }
   };
 };
 constexpr int kBeginBytes = offsetof(ChunkFactors, for_o);  // of the factors, with k and v
@@ -157,32 +164,39 @@ struct Turn {
   }
 };
 
-// ---- the loading warp
+// ---- the loading warps
 
-// Waits for chunks of a head to be ready, looking at 32 at a time.
+// Waits for chunks of a head to be ready and says where they are, looking at 32 at a time.
 class ReadyChunks {
  public:
   __device__ ReadyChunks(const ChunkSm90Params& p, const Work& work)
-      : flags_(p.workspace.ready + work.first_chunk * p.rule.heads.value_heads + work.head),
+      : marks_(p.workspace.ready + work.first_chunk * p.rule.heads.value_heads + work.head),
         stride_(p.rule.heads.value_heads),
         chunks_(work.chunks) {}
 
-  __device__ void Wait(int n) {
+  // Whether the n-th is in the ring.
+  __device__ bool Wait(int n) {
     while (n >= known_) {
+      first_ = known_;
       const int chunk = known_ + static_cast<int>(threadIdx.x % 32);
-      const bool ready = chunk >= chunks_ || LoadAcquire(flags_ + chunk * stride_) == kPrepareWarps;
-      const unsigned waiting = ~__ballot_sync(~0u, ready);
+      const unsigned mark =
+          chunk < chunks_ ? LoadAcquire(marks_ + chunk * stride_) : kPrepareWarps * kInOwnPlace;
+      const unsigned waiting = ~__ballot_sync(~0u, IsReady(mark));
+      in_ring_ = __ballot_sync(~0u, mark == kPrepareWarps * kInRing);
       known_ += waiting == 0 ? 32 : __ffs(static_cast<int>(waiting)) - 1;
       __syncwarp();  // a ballot alone does not have a lane see what another has acquired
       AsyncProxyFenceGlobal();
     }
+    return (in_ring_ >> (n - first_) & 1) != 0;
   }
 
  private:
-  const unsigned* flags_;
+  const unsigned* marks_;
   int64_t stride_;
   int chunks_;
   int known_ = 0;  // that are ready
+  int first_ = 0;  // of those looked at
+  unsigned in_ring_ = 0;
 };
 
 // Begins to copy the block's half of v, `length` tokens; the others become zeros, as they meet
@@ -204,73 +218,109 @@ __device__ __forceinline__ void LoadValues(const T* from, int64_t stride, int le
   }
 }
 
-// Brings a row's chunks into the stages, the values of a block's warpgroups from `values` on. What
-// both blocks need each fetches half of, for both.
+// What a loading warp brings of each chunk.
+enum class Part { kRest, kKeys, kQueries };
+
+// Waits until a stage's place is free again.
+template <int kStages>
+__device__ __forceinline__ void WaitEmpty(const uint64_t (&empty)[kStages],
+                                          const Turn<kStages>& turn) {
+  if (turn.again) BarrierWait(SharedAddress(&empty[turn.at]), turn.parity ^ 1);
+  __syncwarp();  // with what follows this stage goes round again, for a lane still here unseen
+}
+
+// Tells barriers of the tokens that this thread copies for the tensor cores, of a stage's once it
+// has begun to copy the next one's.
+class Landings {
+ public:
+  __device__ void Begun(const uint64_t& full) {
+    CopyAsyncCommit();
+    if (last_ != 0) Tell<1>();
+    last_ = SharedAddress(&full);
+  }
+  __device__ void End() {
+    if (last_ != 0) Tell<0>();
+  }
+
+ private:
+  template <int kPending>
+  __device__ void Tell() {
+    CopyAsyncWait<kPending>();
+    AsyncProxyFence();
+    BarrierArrive(last_);
+  }
+
+  uint32_t last_ = 0;  // that has not been told
+};
+
+// A row's keys or queries as they come, 64 tokens a stage.
 template <typename T, typename Form>
-__device__ __forceinline__ void LoadRow(const ChunkSm90Params& p, const Work& work, const T* values,
-                                        Turn<Form::kStages>& turn, Shared<Form>& shared) {
-  const Heads& heads = p.rule.heads;
-  const int lane = threadIdx.x % 32;
+__device__ __forceinline__ void LoadTokens(const ChunkSm90Params& p, const Work& work, bool keys,
+                                           Turn<Form::kStages>& turn, Landings& landings,
+                                           Shared<Form>& shared) {
+  auto& barriers = shared.barriers;
+  const int64_t stride = keys ? p.rule.k_stride : p.rule.q_stride;
+  const int64_t key_head = work.head / (p.rule.heads.value_heads / p.rule.heads.key_heads);
+  const T* next = static_cast<const T*>(keys ? p.rule.k : p.rule.q) + work.first_token * stride +
+                  key_head * kSm90Dim;
+#pragma unroll 1
+  for (int n = 0; n < work.chunks; ++n, turn.Next(), next += kChunk * stride) {
+    WaitEmpty(keys ? barriers.begin_empty : barriers.end_empty, turn);
+    LoadPanels<32>(SharedAddress(shared.stages[turn.at].tokens(keys)), next, stride,
+                   work.length(n));
+    landings.Begun((keys ? barriers.begin_full : barriers.end_full)[turn.at]);
+  }
+}
+
+// The values of a block's warpgroups, from `values` on, and what prepare has made: of what both
+// blocks need each fetches half, for both.
+template <typename T, typename Form>
+__device__ __forceinline__ void LoadRest(const ChunkSm90Params& p, const Work& work,
+                                         const T* values, Turn<Form::kStages>& turn,
+                                         Shared<Form>& shared) {
+  const bool leader = threadIdx.x % 32 == 0;
   const auto half = static_cast<int>(ClusterRank());
-  const int64_t key_column =
-      int64_t{work.head / (heads.value_heads / heads.key_heads)} * kSm90Dim;
-  const T* keys = static_cast<const T*>(p.rule.k) + key_column;
-  const T* queries = static_cast<const T*>(p.rule.q) + key_column;
-  const auto panel = [&](uint4* to, const void* from, int64_t record, uint32_t full) {
-    CopyBulkToAll(SharedAddress(to + half * kPanel),
-                  static_cast<const uint4*>(from) + (2 * record + half) * kPanel,
-                  kPanel * sizeof(uint4), full, kBoth);
+  const auto fetch = [&](uint4* to, const void* from, int64_t record, int pieces, uint32_t full) {
+    CopyBulkToAll(SharedAddress(to + half * pieces),
+                  static_cast<const uint4*>(from) + (2 * record + half) * pieces,
+                  pieces * sizeof(uint4), full, kBoth);
   };
   ReadyChunks ready(p, work);
 #pragma unroll 1
   for (int n = 0; n < work.chunks; ++n, turn.Next()) {
     auto& stage = shared.stages[turn.at];
     const int64_t chunk = work.first_chunk + n;
-    const int64_t record = chunk * heads.value_heads + work.head;
-    const ChunkFactors& factors = p.workspace.factors[record];
+    const ChunkFactors& factors =
+        p.workspace.factors[chunk * p.rule.heads.value_heads + work.head];
+    const int64_t record = RecordOf(p, chunk, work.head, ready.Wait(n));
+
     const uint32_t begin_full = SharedAddress(&shared.barriers.begin_full[turn.at]);
-    if (turn.again) {
-      BarrierWait(SharedAddress(&shared.barriers.begin_empty[turn.at]), turn.parity ^ 1);
+    WaitEmpty(shared.barriers.begin_empty, turn);
+    if (leader) {
+      BarrierArriveExpect(begin_full, kBeginBytes);
+      CopyBulk(SharedAddress(&stage.factors), &factors, kBeginBytes, begin_full);
     }
-    const int64_t token = work.first_token + int64_t{n} * kChunk;
-    LoadPanels<32>(SharedAddress(stage.k), keys + token * p.rule.k_stride, p.rule.k_stride,
-                   work.length(n));
     if (values != nullptr) {
-      const T* from = values + token * p.rule.v_stride;
+      const T* from = values + (work.first_token + int64_t{n} * kChunk) * p.rule.v_stride;
 #pragma unroll
       for (int i = 0; i < Form::kWarpgroups; ++i) {
         LoadValues(from + i * kRows, p.rule.v_stride, work.length(n), stage.v[i]);
       }
     }
     CopyAsyncArrive(begin_full);
-    ready.Wait(n);
-    if (lane == 0) {
-      BarrierArriveExpect(begin_full, kBeginBytes);
-      CopyBulk(SharedAddress(&stage.factors), &factors, kBeginBytes, begin_full);
-    }
 
     const uint32_t end_full = SharedAddress(&shared.barriers.end_full[turn.at]);
-    if (turn.again) {
-      BarrierWait(SharedAddress(&shared.barriers.end_empty[turn.at]), turn.parity ^ 1);
-      __syncwarp();  // with what follows this stage goes round again, for a lane still here unseen
-    }
-    if constexpr (Form::kOutput) {
-      LoadPanels<32>(SharedAddress(stage.q), queries + token * p.rule.q_stride, p.rule.q_stride,
-                     work.length(n));
-      CopyAsyncArrive(end_full);
-    }
-    if (lane != 0) continue;
+    WaitEmpty(shared.barriers.end_empty, turn);
+    if (!leader) continue;
+    if (turn.again && half == 0) Take(p, work.head);  // both blocks have, a round before
     if constexpr (Form::kOutput) {
       BarrierArriveExpect(end_full, sizeof(stage.x) + sizeof(stage.p) + kOutputFactorBytes);
-      panel(stage.x, p.workspace.x, record, end_full);
-      CopyBulkToAll(SharedAddress(stage.p + half * (kPanel / 2)),
-                    static_cast<const uint4*>(p.workspace.p) + (2 * record + half) * (kPanel / 2),
-                    kPanel / 2 * sizeof(uint4), end_full, kBoth);
+      fetch(stage.p, p.workspace.p, record, kPanel / 2, end_full);
       CopyBulk(SharedAddress(stage.factors.for_o), factors.for_o, kOutputFactorBytes, end_full);
     } else {
       BarrierArriveExpect(end_full, sizeof(stage.x));
-      panel(stage.x, p.workspace.x, record, end_full);
     }
+    fetch(stage.x, p.workspace.x, record, kPanel, end_full);
   }
 }
 
@@ -300,13 +350,20 @@ __device__ __forceinline__ void PrefetchState(const ChunkSm90Params& p, const Wo
 }
 
 template <typename T, typename Form>
-__device__ void Load(const ChunkSm90Params& p, const Range& range, Shared<Form>& shared) {
+__device__ void Load(const ChunkSm90Params& p, const Range& range, Part part,
+                     Shared<Form>& shared) {
   Turn<Form::kStages> turn;
+  Landings landings;
   ForEachWork(p, range, [&](const Work& work) {
     if (work.pad || work.chunks == 0) return;
+    if (part != Part::kRest) {
+      LoadTokens<T, Form>(p, work, part == Part::kKeys, turn, landings, shared);
+      return;
+    }
     if constexpr (Form::kOutput) PrefetchState(p, work);
-    LoadRow<T, Form>(p, work, BlockValues<T, Form>(p, work.head), turn, shared);
+    LoadRest<T, Form>(p, work, BlockValues<T, Form>(p, work.head), turn, shared);
   });
+  landings.End();
 }
 
 // ---- the storing warp

@@ -76,6 +76,7 @@ ChunkPlan PlanChunks(const Heads& heads, const ChunkSizes& sizes, int sms, bool 
   if (beside(1) >= 1) plan.item_heads = 1;
   const double lead = 1.0 - beside(plan.item_heads);
   plan.lead_chunks = lead < kSmallLead ? 0 : static_cast<int64_t>(std::ceil(chunks * lead));
+  plan.ring = plan.lead_chunks == 0;
   return plan;
 }
 

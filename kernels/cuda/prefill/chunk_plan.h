@@ -26,6 +26,7 @@ struct ChunkPlan {
   int beside_blocks = 0;       // likewise
   int item_heads = 0;          // value heads that are prepared together, one after another
   int64_t chain_clusters = 0;  // of two blocks; each takes heads of rows one after another
+  bool ring = false;           // what is prepared passes through a ring in L2 (chunk_ring.cuh)
 };
 
 // On `sms` SMs. With `may_fuse` false never fused.

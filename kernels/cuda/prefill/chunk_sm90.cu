@@ -36,6 +36,7 @@ ChunkWorkspace LayOut(const Heads& heads, int64_t chunks, void* workspace, size_
   w.starts = static_cast<float*>(take(segments, kStateBytes));
   w.maps = static_cast<float*>(take(segments, kMapBytes));
   w.ready = static_cast<unsigned*>(take(value_records, sizeof(unsigned)));
+  w.taken = static_cast<unsigned*>(take(heads.value_heads, sizeof(unsigned)));
   return w;
 }
 

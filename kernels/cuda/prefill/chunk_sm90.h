@@ -43,6 +43,9 @@ namespace gdn::cuda {
 
 inline constexpr int kSm90Dim = 128;     // K and V
 inline constexpr int kPrepareWarps = 4;  // that prepare a chunk and head
+// Of a head, whose places are used again: more than are prepared at a time, and so few that those of
+// 32 heads, of 25 KiB, stay in L2.
+inline constexpr int kRingChunks = 16;
 
 // What the chain multiplies a chunk's tokens by.
 struct ChunkFactors {
@@ -59,7 +62,8 @@ struct ChunkWorkspace {
   float* starts = nullptr;          // [segments, HV] of [V, K]: the states that they begin with
   float* maps = nullptr;            // [segments, HV] of [K, kMapStride]: their maps
   ChunkFactors* factors = nullptr;  // [chunks, HV]
-  unsigned* ready = nullptr;        // [chunks, HV]: warps whose part has been written
+  unsigned* ready = nullptr;        // [chunks, HV]: marks of what is whole (chunk_ring.cuh)
+  unsigned* taken = nullptr;        // [HV]: chunks that the chain has done with
 };
 
 struct ChunkSm90Params {
