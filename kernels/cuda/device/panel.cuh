@@ -61,7 +61,7 @@ struct PanelLane {
 template <int kThreads, typename T>
 __device__ __forceinline__ void LoadPanels(uint32_t to, const T* from, int64_t stride, int length) {
   constexpr int kPieces = 16;
-  constexpr int kStep = kThreads / kPieces;  // rows at a time
+  constexpr int kStep = kThreads / kPieces;           // rows at a time
   constexpr int kPeriod = kStep < 8 ? 8 / kStep : 1;  // steps, of the permutation
   const int row = static_cast<int>(threadIdx.x) % kThreads / kPieces;
   const int piece = static_cast<int>(threadIdx.x) % kPieces;

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "kernels/cuda/device/warpgroup.cuh"
-#include "kernels/cuda/prefill/chunk_chain_copies.cuh"
+#include "kernels/cuda/prefill/chunk_chain_shared.cuh"
 #include "kernels/cuda/prefill/chunk_state.cuh"
 
 namespace gdn::cuda::chain {

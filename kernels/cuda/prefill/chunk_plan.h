@@ -18,7 +18,7 @@ struct ChunkSizes {
 };
 
 // Either a block of the fused kernel takes heads of rows one after another, or chunks are prepared
-// for a chain: the first `lead_chunks` on all SMs, the others beside the chain.
+// for chains: the first `lead_chunks` on all SMs, the others beside the chains.
 struct ChunkPlan {
   int fused_blocks = 0;  // an SM each; 0: prepared
   int64_t lead_chunks = 0;

@@ -125,8 +125,7 @@ __device__ __forceinline__ void FinishHeads(const ChunkSm90Params& p, const Item
     BeginP<T>(qk, i, warp, gates.beta[i], shared, for_p);
     AsyncProxyFence();
     GroupSync();
-    const int64_t record =
-        RecordOf(p, item.chunk, item.first_head + i, shared.in_ring[i]);
+    const int64_t record = RecordOf(p, item.chunk, item.first_head + i, shared.in_ring[i]);
     if (threadIdx.x % 32 == 0) AsyncProxyFenceGlobal();
     uint4* to_p = static_cast<uint4*>(p.workspace.p) + record * kPanelPieces;
     uint4* to_x = static_cast<uint4*>(p.workspace.x) + record * kRecord;
@@ -191,7 +190,8 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kGroups* kThreads, 1
     CopyAsyncCommit();
     Square kk, qk;
     MultiplyRows<T>(k, k, kk);
-    MarkReady(shared, ready, heads);  // of the last item: before A takes the place of what it has sent
+    MarkReady(shared, ready,
+              heads);  // of the last item: before A takes the place of what it has sent
     BeginHeads<T>(p, item, warp, k, gates, shared, kk, qk);
     FinishHeads<T>(p, item, warp, k, gates, qk, shared);
     if (more) LoadQueries<T>(p, next, shared);

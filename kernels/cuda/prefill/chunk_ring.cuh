@@ -1,8 +1,8 @@
-// Where the records of a chunk and head lie. Those of a single row, whose chunks are prepared beside
-// its chain, pass through a ring that stays in L2: the places of a head's first chunks are used
-// again once the chain has done with what is there. Prepare waits for that a little while, so that
-// it keeps pace with the chain, but not for ever: what finds no place in the ring goes to its own,
-// and nothing depends on the chain being there.
+// Where the records of a chunk and head lie. Where chunks are prepared beside the chains, one of
+// which takes all of a head's, they pass through a ring that stays in L2: the places of a head's
+// first chunks are used again once the chain has done with what is there. Prepare waits for that a
+// little while, so that it keeps pace with the chain, but not for ever: what finds no place in the
+// ring goes to its own, and nothing depends on the chain being there.
 #pragma once
 
 #include "kernels/cuda/device/ptx.cuh"
@@ -24,7 +24,7 @@ __device__ __forceinline__ int64_t RecordOf(const ChunkSm90Params& p, int64_t ch
   return (in_ring ? chunk % kRingChunks : chunk) * p.rule.heads.value_heads + head;
 }
 
-// Before any block of the chain can run: it has done with none of the row's chunks.
+// Before any block of the chain can run: it has done with none of the chunks.
 __device__ __forceinline__ void ClearTaken(const ChunkSm90Params& p) {
   if (!p.plan.ring) return;
   for (int head = threadIdx.x; head < p.rule.heads.value_heads; head += blockDim.x) {
@@ -32,10 +32,11 @@ __device__ __forceinline__ void ClearTaken(const ChunkSm90Params& p) {
   }
 }
 
-// The chain has done with one more chunk of the head; by one thread, that has seen all copies of it
-// arrive. It releases nothing: that would have it wait for the copies that it has begun since.
-__device__ __forceinline__ void Take(const ChunkSm90Params& p, int head) {
-  if (p.plan.ring) AddRelaxed(p.workspace.taken + head, 1);
+// The chain has done with the head's chunks up to this one; by one thread, that has seen all copies
+// of them arrive. It releases nothing: that would have it wait for the copies that it has begun
+// since.
+__device__ __forceinline__ void Take(const ChunkSm90Params& p, int64_t chunk, int head) {
+  if (p.plan.ring) MaxRelaxed(p.workspace.taken + head, static_cast<unsigned>(chunk) + 1);
 }
 
 // Whether the chunk's place in the ring is free; by one thread.

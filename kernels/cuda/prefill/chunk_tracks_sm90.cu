@@ -1,5 +1,6 @@
 #include "kernels/cuda/device/launch.cuh"
 #include "kernels/cuda/prefill/chunk_chain_advance.cuh"
+#include "kernels/cuda/prefill/chunk_chain_loads.cuh"
 #include "kernels/cuda/prefill/chunk_segments_sm90.h"
 
 namespace gdn::cuda {
