@@ -20,22 +20,28 @@ struct Types {
   DType state;
 };
 
+struct Batch {
+  std::vector<int64_t> lengths;
+  std::vector<int64_t> pads;  // rows that are PAD
+  int64_t fresh;              // the row without a state before
+};
+
+// Rows about the edges of chunks, one without tokens.
+const Batch kEdges = {{1, 64, 130, 0, 63, 65, 200}, {1, 5}, 4};
+
 class Chunk128 : public OpTest {
  protected:
-  // Rows about the edges of chunks, two of them PAD, one of a single chunk without a state before
-  // and one without tokens, against the recurrent oracle.
+  // Against the recurrent oracle.
   static void Check(const Implementation& impl, const Types& types, int key_heads, int group,
-                    bool qk_l2norm) {
+                    bool qk_l2norm, const Batch& batch = kEdges) {
     SCOPED_TRACE(::testing::Message() << "H " << key_heads << ", R " << group);
-    DeltaInputs in(40 + group,
-                   {{1, 64, 130, 0, 63, 65, 200}, {key_heads, key_heads * group, 128, 128}},
-                   types.io);
+    DeltaInputs in(40 + group, {batch.lengths, {key_heads, key_heads * group, 128, 128}}, types.io);
     in.rows.set_initial_state(true);
-    in.rows.set_initial_state(4, false);
-    in.rows.slot(1) = -1;
-    in.rows.slot(5) = -7;
-    Tensor pool = in.Pool(5, types.state);
-    const int64_t slot = in.rows.view().slot(4) * in.state_size();
+    in.rows.set_initial_state(batch.fresh, false);
+    for (const int64_t row : batch.pads) in.rows.slot(row) = -1 - row;
+    const auto rows = static_cast<int64_t>(batch.lengths.size() - batch.pads.size());
+    Tensor pool = in.Pool(rows, types.state);
+    const int64_t slot = in.rows.view().slot(batch.fresh) * in.state_size();
     for (int64_t i = 0; i < in.state_size(); ++i) {
       pool.set(slot + i, std::numeric_limits<float>::quiet_NaN());
     }
@@ -51,7 +57,7 @@ class Chunk128 : public OpTest {
     EXPECT_TRUE(Close(o, truth, in.output_shape(), t));
     EXPECT_TRUE(
         Close(pool, truth_pool, in.pool_shape(), types.state == DType::kBf16 ? Within(2e-2) : t));
-    for (const int64_t row : {1, 5}) {
+    for (const int64_t row : batch.pads) {
       const auto width = in.value_stride();
       for (const float x : o.floats(in.rows.begin(row) * width, in.rows.length(row) * width)) {
         ASSERT_EQ(x, 0.0f) << "PAD row " << row;
@@ -106,6 +112,12 @@ TEST_P(Chunk128, OneLongRow) {
     CheckWithState(*GetParam(), in, 2);
     CheckWithState(*GetParam(), in, 2, DType::kFp32);
   }
+}
+
+// So long that a chain for each head takes them one after another, beside what is prepared of them.
+TEST_P(Chunk128, RowsThatFollowOneAnother) {
+  Check(*GetParam(), kBf16, 1, 4, true, {{1100, 70, 900, 0, 1, 300, 1500}, {1, 5}, 4});
+  Check(*GetParam(), kBf16, 16, 2, true, {{1500, 70, 1400}, {1}, 2});
 }
 
 // Heads of rows enough for all SMs, so that a block takes several: of lengths about the edges of

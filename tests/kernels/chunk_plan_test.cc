@@ -16,9 +16,9 @@ ChunkPlan Plan(const Heads& heads, int64_t rows, int64_t chunks, int sms) {
   return PlanChunks(heads, {rows, chunks, (chunks + rows - 1) / rows}, sms);
 }
 
-// One that is not fused: one of the rows is all but endless.
+// One that may not be fused.
 ChunkPlan PlanPrepared(const Heads& heads, int64_t rows, int64_t chunks, int sms) {
-  return PlanChunks(heads, {rows, chunks, int64_t{1} << 40}, sms);
+  return PlanChunks(heads, {rows, chunks, (chunks + rows - 1) / rows}, sms, /*may_fuse=*/false);
 }
 
 void ExpectSound(const Heads& heads, int64_t rows, int64_t chunks, int sms) {
@@ -40,10 +40,13 @@ void ExpectSound(const Heads& heads, int64_t rows, int64_t chunks, int sms) {
   EXPECT_GE(plan.chain_clusters, 1);
   EXPECT_LE(plan.chain_clusters, rows * heads.value_heads);
   EXPECT_EQ(plan.beside_blocks % 2, 0);
+  EXPECT_EQ(plan.ring, plan.lead_chunks == 0);
   if (plan.lead_chunks == chunks) return;
-  // All of the chain's blocks have a place beside those that prepare.
+  // All of the chains' blocks have a place beside those that prepare, and a chain takes all of a
+  // head's rows.
   EXPECT_GE(plan.beside_blocks, 2);
-  EXPECT_LE(plan.beside_blocks + 2 * rows * heads.value_heads, sms);
+  EXPECT_LE(plan.beside_blocks + 2 * plan.chain_clusters, sms);
+  EXPECT_EQ(plan.chain_clusters, heads.value_heads);
 }
 
 TEST(ChunkPlan, IsSoundForEveryBatch) {
@@ -65,6 +68,21 @@ TEST(ChunkPlan, OneLongRowIsPreparedBesideItsChain) {
   EXPECT_EQ(plan.beside_blocks, 68);
   EXPECT_EQ(plan.lead_chunks, 0);
   EXPECT_EQ(plan.item_heads, 2);
+  EXPECT_TRUE(plan.ring);
+}
+
+TEST(ChunkPlan, RowsFollowOneAnotherWhereTheLongestIsHalfOfAll) {
+  const ChunkPlan plan = PlanChunks(Layer(16, 32), {8, 131, 64}, kSms);
+  EXPECT_EQ(plan.fused_blocks, 0);
+  EXPECT_EQ(plan.lead_chunks, 0);
+  EXPECT_EQ(plan.beside_blocks, 68);
+  EXPECT_EQ(plan.chain_clusters, 32);
+}
+
+TEST(ChunkPlan, RowsGoSideBySideWhereEachIsShort) {
+  const ChunkPlan plan = PlanPrepared(Layer(16, 32), 16, 64, kSms);
+  EXPECT_EQ(plan.beside_blocks, 0);
+  EXPECT_EQ(plan.lead_chunks, 64);
 }
 
 TEST(ChunkPlan, MoreHeadsThanCanBePreparedBesideTheirChainsNeedALead) {
@@ -97,11 +115,11 @@ TEST(ChunkPlan, AShortRowIsPreparedAtOnce) {
 TEST(ChunkPlan, ClustersTakeShortRowsInTurn) {
   EXPECT_EQ(PlanPrepared(Layer(16, 32), 128, 128, kSms).chain_clusters, kSms / 2);
   EXPECT_EQ(PlanPrepared(Layer(16, 32), 1, 1, kSms).chain_clusters, 32);
-  EXPECT_EQ(PlanPrepared(Layer(16, 32), 4, 512, kSms).chain_clusters, 128);
+  EXPECT_EQ(PlanPrepared(Layer(32, 128), 4, 512, kSms).chain_clusters, 512);
 }
 
-TEST(ChunkPlan, ManyRowsArePreparedOnAllSms) {
-  const ChunkPlan plan = PlanPrepared(Layer(16, 32), 4, 512, kSms);
+TEST(ChunkPlan, RowsOfManyHeadsArePreparedOnAllSms) {
+  const ChunkPlan plan = PlanPrepared(Layer(32, 128), 4, 512, kSms);
   EXPECT_EQ(plan.lead_chunks, 512);
   EXPECT_EQ(plan.lead_blocks, kSms);
 }

@@ -61,17 +61,20 @@ struct PanelLane {
 template <int kThreads, typename T>
 __device__ __forceinline__ void LoadPanels(uint32_t to, const T* from, int64_t stride, int length) {
   constexpr int kPieces = 16;
-  constexpr int kStep = kThreads / kPieces;  // rows at a time, whole periods of the permutation
-  static_assert(kStep % 8 == 0);
+  constexpr int kStep = kThreads / kPieces;           // rows at a time
+  constexpr int kPeriod = kStep < 8 ? 8 / kStep : 1;  // steps, of the permutation
   const int row = static_cast<int>(threadIdx.x) % kThreads / kPieces;
   const int piece = static_cast<int>(threadIdx.x) % kPieces;
-  const uint32_t address = to + PanelPiece(row, piece) * 16;
+  uint32_t addresses[kPeriod];
+#pragma unroll
+  for (int i = 0; i < kPeriod; ++i) addresses[i] = to + PanelPiece(row + i * kStep, piece) * 16;
   const T* next = from + row * stride + piece * 8;
   const auto load = [&](auto all) {
 #pragma unroll
-    for (int i = 0; i < kChunk; i += kStep) {
-      const bool valid = all.value || row + i < length;
-      CopyAsync16(address + i * kPanelRowBytes, valid ? next : from, valid);
+    for (int i = 0; i < kChunk / kStep; ++i) {
+      const bool valid = all.value || row + i * kStep < length;
+      CopyAsync16(addresses[i % kPeriod] + i / kPeriod * kPeriod * kStep * kPanelRowBytes,
+                  valid ? next : from, valid);
       next += kStep * stride;
     }
   };
@@ -82,9 +85,10 @@ __device__ __forceinline__ void LoadPanels(uint32_t to, const T* from, int64_t s
   }
 }
 
-// x *= rsqrt(sum of x² + eps) for 16 rows of two panels, by one warp; half of it takes a row.
-template <typename T>
-__device__ __forceinline__ void NormalizeRows(uint4* panels, int first) {
+// x *= rsqrt(sum of x² + eps) for 16 rows of two panels, by one warp; half of it takes a row and
+// calls scaled(row, that factor).
+template <typename T, typename F>
+__device__ __forceinline__ void NormalizeRows(uint4* panels, int first, F&& scaled_by) {
   constexpr int kRows = kTileDim / 2;
   uint4* pieces[kRows];
   float sums[kRows] = {};
@@ -105,6 +109,7 @@ __device__ __forceinline__ void NormalizeRows(uint4* panels, int first) {
 #pragma unroll
   for (int i = 0; i < kRows; ++i) {
     const float scale = InverseRoot(sums[i] + kL2NormEps);
+    scaled_by(first + 2 * i + static_cast<int>(threadIdx.x) % 32 / 16, scale);
     const auto scaled = [&](uint32_t pair) {
       const float2 value = Unpack(pair, T{});
       return PackPair<T>(value.x * scale, value.y * scale);

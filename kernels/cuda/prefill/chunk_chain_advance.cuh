@@ -3,7 +3,7 @@
 #pragma once
 
 #include "kernels/cuda/device/warpgroup.cuh"
-#include "kernels/cuda/prefill/chunk_chain_copies.cuh"
+#include "kernels/cuda/prefill/chunk_chain_shared.cuh"
 #include "kernels/cuda/prefill/chunk_state.cuh"
 
 namespace gdn::cuda::chain {
@@ -174,6 +174,7 @@ __device__ __forceinline__ void AdvanceRow(int chunks, bool values, Turn<Form::k
     if (values) UnpackValues<T>(stage.v[warpgroup], v);
     const Factors for_y(stage.factors.for_y);
     BarrierWait(SharedAddress(&barriers.end_full[current]), turn.parity);
+
     turn.Next();
     WarpgroupWait();
     WarpgroupTouch(u);
@@ -209,7 +210,9 @@ __device__ __forceinline__ void AdvanceRow(int chunks, bool values, Turn<Form::k
       WarpgroupCommit();
     }
     const bool more = n + 1 < chunks;
-    if (more) BarrierWait(SharedAddress(&barriers.begin_full[turn.at]), turn.parity);
+    if (more) {
+      BarrierWait(SharedAddress(&barriers.begin_full[turn.at]), turn.parity);
+    }
     WarpgroupWait<Form::kOutput ? 1 : 0>();
     WarpgroupTouch(s);
     begin_next(shared.stages[turn.at], more);
@@ -239,9 +242,9 @@ __device__ void InitBarriers(Shared<Form>& shared) {
     for (uint64_t& barrier : of_stages) BarrierInit(SharedAddress(&barrier), arrivals);
   };
   auto& barriers = shared.barriers;
-  init(barriers.begin_full, 1 + 32);
+  init(barriers.begin_full, 1 + 2 * 32);
   init(barriers.begin_empty, kOfBoth);
-  init(barriers.end_full, 1);
+  init(barriers.end_full, Form::kOutput ? 1 + 32 : 1);
   init(barriers.end_empty, kOfBoth);
   init(barriers.o_full, Form::kWarps * 32);
   init(barriers.o_empty, 32);

@@ -1,5 +1,7 @@
 #include "kernels/cuda/device/launch.cuh"
 #include "kernels/cuda/prefill/chunk_chain_advance.cuh"
+#include "kernels/cuda/prefill/chunk_chain_loads.cuh"
+#include "kernels/cuda/prefill/chunk_chain_stores.cuh"
 #include "kernels/cuda/prefill/chunk_segments_sm90.h"
 #include "kernels/cuda/prefill/chunk_sm90.h"
 
@@ -50,8 +52,8 @@ __global__ void __cluster_dims__(kPair, 1, 1) __launch_bounds__(Form::kThreads, 
   if (range.end < p.segments.count) GridDependencyLaunch();
   if (warp < Form::kWarps) {
     Advance<T, Form, S>(p, range, shared);
-  } else if (warp == Form::kWarps) {
-    Load<T, Form>(p, range, shared);
+  } else if (warp < Form::kWarps + Form::kLoaders) {
+    Load<T, Form>(p, range, static_cast<Part>(warp - Form::kWarps), shared);
   } else {
     Store<Form>(p, range, shared);
   }

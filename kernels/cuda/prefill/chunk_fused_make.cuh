@@ -65,7 +65,7 @@ __device__ __forceinline__ void BeginChunk(const ChunkSm90Params& p, uint4* k_ro
                                            const uint4* q_rows, Maker& maker, Square& qk) {
   const int warp = GroupWarp();
   if (std::is_same_v<T, __half> && p.rule.qk_l2norm) {
-    NormalizeRows<T>(k_rows, warp * kTileDim);
+    NormalizeRows<T>(k_rows, warp * kTileDim, [](int, float) {});
     AsyncProxyFence();
     MakerSync();
   }

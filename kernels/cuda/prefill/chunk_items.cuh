@@ -43,14 +43,12 @@ struct Item {
   int key_head;
   int first_head;  // value heads first_head..first_head+heads
   int heads;
-  bool first_piece;
 
   __device__ Item(const Items& items, const Place& at)
       : chunk(at.chunk),
         key_head(static_cast<int>(at.key_head)),
         first_head(static_cast<int>(at.key_head * items.group + at.piece * items.item_heads)),
-        heads(static_cast<int>(min(items.item_heads, items.group - at.piece * items.item_heads))),
-        first_piece(at.piece == 0) {}
+        heads(static_cast<int>(min(items.item_heads, items.group - at.piece * items.item_heads))) {}
 
   __device__ int64_t record(const ChunkSm90Params& p, int head) const {
     return chunk * p.rule.heads.value_heads + first_head + head;

@@ -2,17 +2,20 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace gdn::cuda {
 namespace {
 
-// Measured on an H200. The times are in µs: of one SM for a chunk and key head and for each value
-// head with it (two together; divided as their instructions are); of the chain from chunk to chunk
-// and to begin with a row; and of the fused kernel from chunk to chunk.
+// Measured, on H100s where memory counts and on an H200 elsewhere. The times are in µs: of one SM
+// for a chunk and key head and for each value head with it (two together; divided as their
+// instructions are); of the chain from chunk to chunk, with what prepare beside it adds for each
+// head, and to begin with a row; and of the fused kernel from chunk to chunk.
 constexpr double kPrepareKeyHead = 1.6;
 constexpr double kPrepareValueHead = 1.25;
-constexpr double kPrepareOnAll = 1.4;  // times that where all SMs prepare, as memory is shared
+constexpr double kPrepareOnAll = 1.9;  // times that where all SMs prepare, as memory is shared
 constexpr double kChainChunk = 0.92;
+constexpr double kBesideHead = 0.01;
 constexpr double kChainStart = 3.3;
 constexpr double kFusedChunk = 3.3;
 constexpr double kSmallLead = 0.1;  // of the chunks: not worth a launch of its own
@@ -37,6 +40,26 @@ double PreparedMicros(const Heads& heads, const ChunkSizes& sizes, int sms) {
   return prepare + kChainChunk * chain + kChainStart * rows / pairs;
 }
 
+double BesideChunk(const Heads& heads) { return kChainChunk + kBesideHead * heads.value_heads; }
+
+// Blocks that prepare beside a chain for each head, which takes the rows one after another.
+int BesideBlocks(const Heads& heads, int sms) { return (sms - 2 * heads.value_heads) / 2 * 2; }
+
+// Of all chunks, what can be prepared while such chains go through all of them.
+double PreparedBeside(const Heads& heads, int item_heads, int sms) {
+  return BesideChunk(heads) * BesideBlocks(heads, sms) / PrepareMicros(heads, item_heads);
+}
+
+// Where that is less than all, the others are prepared before.
+double BesideMicros(const Heads& heads, const ChunkSizes& sizes, int sms) {
+  if (BesideBlocks(heads, sms) < 2) return std::numeric_limits<double>::infinity();
+  const auto chunks = static_cast<double>(sizes.chunks);
+  const double lead = std::max(0.0, 1.0 - PreparedBeside(heads, kMaxItemHeads, sms));
+  const double prepare = kPrepareOnAll * PrepareMicros(heads, kMaxItemHeads) * chunks / sms;
+  return lead * prepare + BesideChunk(heads) * chunks +
+         kChainStart * static_cast<double>(sizes.rows);
+}
+
 // A head of a row by one SM. Where there are more than SMs, some get half a head more than others.
 double FusedMicros(const Heads& heads, const ChunkSizes& sizes, int sms) {
   const auto all = static_cast<double>(sizes.chunks + kFusedHeadChunks * sizes.rows);
@@ -52,30 +75,30 @@ double FusedMicros(const Heads& heads, const ChunkSizes& sizes, int sms) {
 ChunkPlan PlanChunks(const Heads& heads, const ChunkSizes& sizes, int sms, bool may_fuse) {
   const int64_t rows = sizes.rows;
   const int64_t chunks = sizes.chunks;
+  const double prepared = PreparedMicros(heads, sizes, sms);
+  const double beside = BesideMicros(heads, sizes, sms);
   const int group = heads.value_heads / heads.key_heads;
   const int64_t chains = rows * heads.value_heads;
   ChunkPlan plan = {.lead_chunks = chunks,
                     .lead_blocks = sms / 2 * 2,
                     .item_heads = std::min(group, kMaxItemHeads),
                     .chain_clusters = chains};
-  if (may_fuse && FusedMicros(heads, sizes, sms) < PreparedMicros(heads, sizes, sms)) {
+  if (may_fuse && FusedMicros(heads, sizes, sms) < std::min(prepared, beside)) {
     plan.fused_blocks = static_cast<int>(std::min<int64_t>(chains, sms));
     return plan;
   }
   // A cluster fetches the next short row while it is at work on one; those of long rows follow one
   // another as SMs become free, whatever the rows' lengths.
   if (chunks < kLongRow * rows) plan.chain_clusters = std::min<int64_t>(chains, sms / 2);
-  // A single row leaves SMs, which prepare what it comes to later.
-  if (rows != 1 || chunks < kBesideRow || 2 * chains > sms - 2) return plan;
-  plan.beside_blocks = static_cast<int>((sms - 2 * chains) / 2 * 2);
-  // Of the chunks, what can be prepared while the chain goes through all of them.
-  const auto beside = [&](int item_heads) {
-    return kChainChunk * plan.beside_blocks / PrepareMicros(heads, item_heads);
-  };
+  // A chain for each head leaves SMs, which prepare what it comes to later.
+  if (chunks < kBesideRow || prepared <= beside) return plan;
+  plan.chain_clusters = heads.value_heads;
+  plan.beside_blocks = BesideBlocks(heads, sms);
   // Where the chain is the slower all the same, what counts is how soon its first chunks are there.
-  if (beside(1) >= 1) plan.item_heads = 1;
-  const double lead = 1.0 - beside(plan.item_heads);
+  if (PreparedBeside(heads, 1, sms) >= 1) plan.item_heads = 1;
+  const double lead = 1.0 - PreparedBeside(heads, plan.item_heads, sms);
   plan.lead_chunks = lead < kSmallLead ? 0 : static_cast<int64_t>(std::ceil(chunks * lead));
+  plan.ring = plan.lead_chunks == 0;
   return plan;
 }
 

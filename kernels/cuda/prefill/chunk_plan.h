@@ -18,7 +18,7 @@ struct ChunkSizes {
 };
 
 // Either a block of the fused kernel takes heads of rows one after another, or chunks are prepared
-// for a chain: the first `lead_chunks` on all SMs, the others beside the chain.
+// for chains: the first `lead_chunks` on all SMs, the others beside the chains.
 struct ChunkPlan {
   int fused_blocks = 0;  // an SM each; 0: prepared
   int64_t lead_chunks = 0;
@@ -26,6 +26,7 @@ struct ChunkPlan {
   int beside_blocks = 0;       // likewise
   int item_heads = 0;          // value heads that are prepared together, one after another
   int64_t chain_clusters = 0;  // of two blocks; each takes heads of rows one after another
+  bool ring = false;           // what is prepared passes through a ring in L2 (chunk_ring.cuh)
 };
 
 // On `sms` SMs. With `may_fuse` false never fused.

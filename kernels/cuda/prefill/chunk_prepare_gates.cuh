@@ -24,7 +24,7 @@ __device__ __forceinline__ void StoreKeyFactors(const ChunkSm90Params& p, const 
   shared.decay[head][token] = n * decays.end;
   if (head >= item.heads) return;
   ChunkFactors& factors = p.workspace.factors[item.record(p, head)];
-  factors.for_y[token] = -decays.begin * n;
+  factors.for_y[token] = -decays.begin * (std::is_same_v<T, __half> ? shared.k_scale[token] : n);
   if (token == kChunk - 1) factors.decay = decays.begin;
 }
 

@@ -40,6 +40,8 @@ struct alignas(1024) Shared {
   float decay[kMaxHeads][kChunk];   // n_i * d_i
   float k_norm[kChunk];             // n
   float q_scale[kChunk];            // scale * nq
+  float k_scale[kChunk];            // of fp16: what k has been multiplied by
+  bool in_ring[kMaxHeads];          // where X and P of each head go
 };
 static_assert(sizeof(LowerTiles) >= kPanelBytes);  // `out` leaves A of the second head alone
 

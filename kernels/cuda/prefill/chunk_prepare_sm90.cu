@@ -1,6 +1,7 @@
 #include "kernels/cuda/device/launch.cuh"
 #include "kernels/cuda/prefill/chunk_items.cuh"
 #include "kernels/cuda/prefill/chunk_prepare_products.cuh"
+#include "kernels/cuda/prefill/chunk_ring.cuh"
 #include "kernels/cuda/prefill/chunk_sm90.h"
 
 namespace gdn::cuda {
@@ -65,22 +66,12 @@ __device__ __forceinline__ void LoadQueries(const ChunkSm90Params& p, const Upco
                        p.rule.q_stride, next.length());
 }
 
-// Rows to the workspace as they lie, for all heads of the group.
-__device__ __forceinline__ void SendRows(const ChunkSm90Params& p, const Item& item,
-                                         const uint4* rows, void* to) {
-  if (!item.first_piece || threadIdx.x % kThreads != 0) return;
-  const int64_t record = item.chunk * p.rule.heads.key_heads + item.key_head;
-  StoreBulk(static_cast<uint4*>(to) + record * kRecord, SharedAddress(rows),
-            kRecord * sizeof(uint4));
-  StoreBulkCommit();
-}
-
 // All that the warp has sent is there: so its part of these heads is ready.
-__device__ __forceinline__ void MarkReady(unsigned* ready, int heads) {
+__device__ __forceinline__ void MarkReady(const Shared& shared, unsigned* ready, int heads) {
   const int lane = threadIdx.x % 32;
   if (lane == 0) StoreBulkWait();
   __syncwarp();
-  if (lane < heads) AddRelease(ready + lane, 1);
+  if (lane < heads) AddRelease(ready + lane, shared.in_ring[lane] ? kInRing : kInOwnPlace);
 }
 
 // Has the group see the copies that all threads have waited for, the tensor cores too.
@@ -95,7 +86,6 @@ template <typename T>
 __device__ __forceinline__ void BeginHeads(const ChunkSm90Params& p, const Item& item, int warp,
                                            const uint4* k, const Gates& gates, Shared& shared,
                                            Square& kk, Square& qk) {
-  SendRows(p, item, k, p.workspace.k);
   const int half = static_cast<int>(threadIdx.x) % 32 / kTileDim;
   const TokenDecays decays = SumGates(gates.g[half], warp, shared.gamma[half]);
   WarpgroupWait();
@@ -105,7 +95,6 @@ __device__ __forceinline__ void BeginHeads(const ChunkSm90Params& p, const Item&
   CopyAsyncWait<1>();
   GroupSyncCopies();
   MultiplyRows<T>(shared.q, k, qk);
-  SendRows(p, item, shared.q, p.workspace.q);
   StoreQueryFactors(p, item, warp, decays, SquareOfRows<T>(shared.q, warp), shared);
 #pragma unroll 1
   for (int i = 0; i < item.heads; ++i) {
@@ -115,7 +104,6 @@ __device__ __forceinline__ void BeginHeads(const ChunkSm90Params& p, const Item&
   InvertDiagonalTiles(shared.lower, warp);
   WarpgroupWait();
   WarpgroupTouch(qk);
-  if (threadIdx.x % 32 == 0) StoreBulkWaitRead();  // q's place is T's from here on
   GroupSync();
 }
 
@@ -127,9 +115,9 @@ __device__ __forceinline__ void FinishHeads(const ChunkSm90Params& p, const Item
   Outbox outbox(shared, warp, 3 * item.heads);
 #pragma unroll 1
   for (int i = 0; i < item.heads; ++i) {
-    const int64_t record = item.record(p, i);
-    uint4* to_p = static_cast<uint4*>(p.workspace.p) + record * kPanelPieces;
-    uint4* to_x = static_cast<uint4*>(p.workspace.x) + record * kRecord;
+    if (threadIdx.x % kThreads == 0) {
+      shared.in_ring[i] = FindRingFree(p, item.chunk, item.first_head + i);
+    }
     XOperands for_x;
     POperands for_p;
     if (i > 0) GroupSync();
@@ -137,6 +125,10 @@ __device__ __forceinline__ void FinishHeads(const ChunkSm90Params& p, const Item
     BeginP<T>(qk, i, warp, gates.beta[i], shared, for_p);
     AsyncProxyFence();
     GroupSync();
+    const int64_t record = RecordOf(p, item.chunk, item.first_head + i, shared.in_ring[i]);
+    if (threadIdx.x % 32 == 0) AsyncProxyFenceGlobal();
+    uint4* to_p = static_cast<uint4*>(p.workspace.p) + record * kPanelPieces;
+    uint4* to_x = static_cast<uint4*>(p.workspace.x) + record * kRecord;
     MultiplyP<T>(for_p, shared.after.t);
     Square left, right;
     MultiplyX<T>(for_x, k, left);
@@ -176,6 +168,7 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kGroups* kThreads, 1
     CopyAsyncCommit();
   }
   ClearReady(p, items, first, step);
+  ClearTaken(p);
   __threadfence();
   __syncthreads();
   GridDependencyLaunch();
@@ -188,7 +181,8 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kGroups* kThreads, 1
     CopyAsyncWait<1>();
     GroupSyncCopies();
     if (std::is_same_v<T, __half> && p.rule.qk_l2norm) {
-      NormalizeRows<T>(k, warp * kTileDim);
+      NormalizeRows<T>(k, warp * kTileDim,
+                       [&](int row, float scale) { shared.k_scale[row] = scale; });
       GroupSyncCopies();
     }
     more = next.Next();
@@ -196,7 +190,8 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kGroups* kThreads, 1
     CopyAsyncCommit();
     Square kk, qk;
     MultiplyRows<T>(k, k, kk);
-    MarkReady(ready, heads);  // of the last item: before A takes the place of what it has sent
+    MarkReady(shared, ready,
+              heads);  // of the last item: before A takes the place of what it has sent
     BeginHeads<T>(p, item, warp, k, gates, shared, kk, qk);
     FinishHeads<T>(p, item, warp, k, gates, qk, shared);
     if (more) LoadQueries<T>(p, next, shared);
@@ -204,7 +199,7 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kGroups* kThreads, 1
     ready = p.workspace.ready + item.record(p, 0);
     heads = item.heads;
   }
-  MarkReady(ready, heads);
+  MarkReady(shared, ready, heads);
   if (!lead) GridDependencyWait();  // so that the end of this is that of its lead too
 }
 

@@ -25,12 +25,9 @@ ChunkWorkspace LayOut(const Heads& heads, int64_t chunks, void* workspace, size_
     return taken;
   };
   const int64_t value_records = chunks * heads.value_heads;
-  const int64_t key_records = chunks * heads.key_heads;
   ChunkWorkspace w;
   w.x = take(value_records, kRecordBytes);
   w.p = take(value_records, kRecordBytes / 2);
-  w.k = take(key_records, kRecordBytes);
-  w.q = take(key_records, kRecordBytes);
   w.factors = static_cast<ChunkFactors*>(take(value_records, sizeof(ChunkFactors)));
   const int64_t segments =
       kLeastSegments * heads.value_heads > kMaxSegmentHeads || chunks < kLeastSegments
@@ -39,6 +36,7 @@ ChunkWorkspace LayOut(const Heads& heads, int64_t chunks, void* workspace, size_
   w.starts = static_cast<float*>(take(segments, kStateBytes));
   w.maps = static_cast<float*>(take(segments, kMapBytes));
   w.ready = static_cast<unsigned*>(take(value_records, sizeof(unsigned)));
+  w.taken = static_cast<unsigned*>(take(heads.value_heads, sizeof(unsigned)));
   return w;
 }
 

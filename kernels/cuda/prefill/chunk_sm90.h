@@ -14,10 +14,10 @@
 //
 // What prepare leaves lies in a workspace, by chunk, just as the tensor cores take it: in panels of
 // 64 columns, in shared memory's permutation (RowsAreN and RowsAreK in warpgroup.cuh). Tokens
-// beyond a row's end are zeros there. A chunk and head is marked ready once it is whole; its k and
-// q come with the first value head of their group. The chain waits for both heads' marks and
-// nothing waits for the chain, whose blocks begin once all blocks of prepare run or have ended: so
-// the wait ends, whatever else the device is at.
+// beyond a row's end are zeros there. A chunk and head is marked ready once it is whole. The chain
+// waits for the mark, and its blocks begin once all blocks of prepare run or have ended: so the
+// wait ends, whatever else the device is at. Prepare waits for the chain a little, never for ever
+// (chunk_ring.cuh).
 //
 // Fused, a block takes heads of rows from chunk to chunk by itself and nothing but the state passes
 // through memory. That is the quicker where there are heads enough for all SMs. What is made of a
@@ -43,6 +43,9 @@ namespace gdn::cuda {
 
 inline constexpr int kSm90Dim = 128;     // K and V
 inline constexpr int kPrepareWarps = 4;  // that prepare a chunk and head
+// Of a head, whose places are used again: more than are prepared at a time, and so few that those
+// of 32 heads, of 25 KiB, stay in L2.
+inline constexpr int kRingChunks = 16;
 
 // What the chain multiplies a chunk's tokens by.
 struct ChunkFactors {
@@ -52,17 +55,15 @@ struct ChunkFactors {
   float for_o[kChunk];  // scale * exp(gamma_i) * nq_i
 };
 
-// One record for each chunk and value head, k and q for each chunk and key head. Elements are of
-// q's type.
+// One record for each chunk and value head. Elements are of q's type.
 struct ChunkWorkspace {
   void* x = nullptr;                // in panels  [chunks, HV] of [64, K]
   void* p = nullptr;                // one panel  [chunks, HV] of [64, 64]
-  void* k = nullptr;                // in panels  [chunks, H] of [64, K]; of fp16, normalised
-  void* q = nullptr;                // in panels  [chunks, H] of [64, K]
   float* starts = nullptr;          // [segments, HV] of [V, K]: the states that they begin with
   float* maps = nullptr;            // [segments, HV] of [K, kMapStride]: their maps
   ChunkFactors* factors = nullptr;  // [chunks, HV]
-  unsigned* ready = nullptr;        // [chunks, HV]: warps whose part has been written
+  unsigned* ready = nullptr;        // [chunks, HV]: marks of what is whole (chunk_ring.cuh)
+  unsigned* taken = nullptr;        // [HV]: chunks that the chain has done with
 };
 
 struct ChunkSm90Params {

@@ -1,5 +1,6 @@
 #include "kernels/cuda/device/launch.cuh"
 #include "kernels/cuda/prefill/chunk_chain_advance.cuh"
+#include "kernels/cuda/prefill/chunk_chain_loads.cuh"
 #include "kernels/cuda/prefill/chunk_segments_sm90.h"
 
 namespace gdn::cuda {
@@ -56,7 +57,9 @@ __global__ void __cluster_dims__(kPair, 1, 1) __launch_bounds__(Form::kThreads, 
     Advance<T>(p, range, shared);
   } else {
     WarpgroupGiveRegisters<Form::kLoadRegisters>();
-    if (warp == Form::kWarps) Load<T, Form>(p, range, shared);
+    if (warp < Form::kWarps + Form::kLoaders) {
+      Load<T, Form>(p, range, static_cast<Part>(warp - Form::kWarps), shared);
+    }
   }
   __syncwarp();
   ClusterSync();
