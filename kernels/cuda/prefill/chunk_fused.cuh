@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/device/panel.cuh"
+#include "kernels/cuda/device/tensor_map.h"
 #include "kernels/cuda/device/warpgroup.cuh"
 #include "kernels/cuda/prefill/chunk_sm90.h"
 #include "kernels/cuda/prefill/unit_lower.cuh"
@@ -168,8 +169,17 @@ struct alignas(1024) Maker {
 
 struct Shared {
   Maker makers[kMakers];
-  uint64_t made[kMakers];  // T, R and what they go with
-  uint64_t used[kMakers];  // all of it
+  uint64_t loaded[kMakers];  // keys and queries
+  uint64_t made[kMakers];    // T, R and what they go with
+  uint64_t used[kMakers];    // all of it
+};
+
+// The tensors of whole chunks. Of others, rows are copied one by one: what lies beyond is the next
+// row's.
+struct Tensors {
+  TensorMap q;
+  TensorMap k;
+  TensorMap v;
 };
 
 __device__ __forceinline__ int GroupWarp() {
