@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/prefill/chunk_fused.cuh"
-#include "kernels/cuda/prefill/chunk_state.cuh"
+#include "kernels/cuda/prefill/chunk_fused_pool.cuh"
 
 namespace gdn::cuda::fused {
 
@@ -226,14 +226,13 @@ __device__ void Keep(const ChunkSm90Params& p, Shared& shared) {
     BarrierWait(SharedAddress(&shared.made[n % kMakers]), buffer);
     const Place& at = maker.places[n / kMakers % kPlaces];
     if (at.length == 0) break;
-    const int row = ValueTile() * kTileDim;
-    if (at.first) LoadState(pool + at.state + row * kSm90Dim, at.restore, s);
+    if (at.first) LoadState(pool + at.state, threadIdx.x, at.restore, s);
     // The next chunk's place was there with the last chunk.
     if (at.last && n > 0 && threadIdx.x == 0) {
       PrefetchState(p, shared.makers[(n + 1) % kMakers].places[(n + 1) / kMakers % kPlaces]);
     }
     Advance<T>(p, maker, buffer, at, s);
-    if (at.last && pool != nullptr) StoreState(s, pool + at.state + row * kSm90Dim);
+    if (at.last && pool != nullptr) StoreState(s, threadIdx.x, pool + at.state);
     __syncwarp();
     if (threadIdx.x % 32 == 0) BarrierArrive(SharedAddress(&shared.used[n % kMakers]));
   }
