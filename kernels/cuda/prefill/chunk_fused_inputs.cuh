@@ -129,10 +129,10 @@ __device__ __forceinline__ void StoreFactors(Maker& maker) {
   const float begin = Exp2(gamma);
   const float n = maker.k_norm[token];
   Factors& factors = maker.factors;
-  factors.for_y[token] = -begin * n;
-  factors.beta[token] = maker.beta[token];
-  factors.for_s[token] = Exp2(maker.gamma[kChunk - 1] - gamma) * n;
-  factors.for_o[token] = begin * maker.q_scale[token];
+  SetFactor(factors.for_y, token, -begin * n);
+  SetFactor(factors.beta, token, maker.beta[token]);
+  SetFactor(factors.for_s, token, Exp2(maker.gamma[kChunk - 1] - gamma) * n);
+  SetFactor(factors.for_o, token, begin * maker.q_scale[token]);
   if (token == kChunk - 1) factors.decay = begin;
 }
 
