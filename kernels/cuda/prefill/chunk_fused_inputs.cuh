@@ -13,8 +13,8 @@ constexpr int kLoadWarp = 2;
 
 // ---- what is brought
 
-// Begins to bring in the 128 values at column `column` of a tensor of less than 64 tokens, and zeros
-// for the others.
+// Begins to bring in the 128 values at column `column` of a tensor of less than 64 tokens, and
+// zeros for the others.
 template <typename T>
 __device__ __forceinline__ void LoadTokens(const void* tensor, int64_t stride, int64_t column,
                                            const Place& at, uint4* to) {
@@ -46,9 +46,7 @@ __device__ __forceinline__ void LoadGates(const ChunkSm90Params& p, const Place&
 }
 
 // The thread of a maker that has the copy engine bring whole chunks.
-__device__ __forceinline__ bool IsLoader() {
-  return threadIdx.x % kGroupThreads == kLoadWarp * 32;
-}
+__device__ __forceinline__ bool IsLoader() { return threadIdx.x % kGroupThreads == kLoadWarp * 32; }
 
 // Has it bring a whole chunk's 64 x 128 values of a head.
 __device__ __forceinline__ void LoadChunk(const TensorMap& tensor, int head, const Place& at,

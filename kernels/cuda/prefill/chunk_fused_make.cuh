@@ -20,11 +20,17 @@ template <typename F>
 __device__ __forceinline__ void ForEachDecayed(const Square& d, const float2& rows, int warp,
                                                const Maker& maker, F&& f) {
   const Decay decay(maker.gamma, maker.column, maker.k_norm, warp, rows);
+  // All of them before the first is stored, which the compiler lets no load pass, and without
+  // branches: the warps wait for the one with the most.
+  TileSum tiles[kBlocks - 1];
+#pragma unroll
+  for (int j = 0; j < kBlocks - 1; ++j) tiles[j] = decay.Left(SumOf(d, j), j);
+  const TileSum diagonal = decay.Diagonal(DiagonalOf(d, warp));
 #pragma unroll
   for (int j = 0; j < kBlocks - 1; ++j) {
-    if (j < warp) f(j, decay.Left(SumOf(d, j), j));
+    if (j < warp) f(j, tiles[j]);
   }
-  f(warp, decay.Diagonal(DiagonalOf(d, warp)));
+  f(warp, diagonal);
 }
 
 // -A_ij = -beta_i * n_i * n_j * kk_ij * exp(gamma_i - gamma_j) for i > j; what is not below the
@@ -154,7 +160,7 @@ __device__ void Make(const ChunkSm90Params& p, const Tensors& tensors, Shared& s
     uint4* k = maker.k[n % 2];
     const uint4* q = maker.q[n % 2];
     CopyAsyncWait();
-    AsyncProxyFence();
+    if (at.length < kChunk) AsyncProxyFence();
     MakerSync();
     BarrierWait(loaded, n % 2);
     Square qk;

@@ -25,8 +25,8 @@ __device__ void InitBarriers(Shared& shared) {
 }
 
 template <typename T, typename S>
-__global__ void __launch_bounds__(kThreads, 1) FusedKernel(
-    ChunkSm90Params p, const __grid_constant__ Tensors tensors) {
+__global__ void __launch_bounds__(kThreads, 1)
+    FusedKernel(ChunkSm90Params p, const __grid_constant__ Tensors tensors) {
   extern __shared__ __align__(1024) unsigned char dynamic[];
   Shared& shared = *reinterpret_cast<Shared*>(dynamic);
   const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);  // uniform

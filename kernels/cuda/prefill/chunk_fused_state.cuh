@@ -125,8 +125,8 @@ __device__ __forceinline__ void StoreOutput(const ChunkSm90Params& p, const Toke
 
 // S kᵀ and from it W; `left` is S, and s decays meanwhile.
 template <typename T>
-__device__ __forceinline__ void Write(const Maker& maker, uint64_t keys, uint32_t zero,
-                                      State& s, Operand& left, Written (&written)[2]) {
+__device__ __forceinline__ void Write(const Maker& maker, uint64_t keys, uint32_t zero, State& s,
+                                      Operand& left, Written (&written)[2]) {
   const uint64_t t = RowsAreN(SharedAddress(maker.t));
   TokenOperand y0, y1;
   {
