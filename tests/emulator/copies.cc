@@ -126,6 +126,25 @@ void StoreCounted(uint32_t to, float x, uint32_t barrier) {
   });
 }
 
+void CopyPanelCounted(uint32_t to, const Tensor& tensor, int column, int row, uint32_t barrier) {
+  constexpr int kDim = 64;
+  constexpr unsigned kBytes = kDim * kDim * sizeof(uint16_t);
+  if (to % 1024 != 0) Fail("a panel that is not aligned");
+  const Place place = SharedPlace(to, kBytes);
+  LaterIn(*place.block, [data = place.data, tensor, column, row, counts = &At(barrier)] {
+    for (uint64_t i = 0; i < kDim; ++i) {
+      for (uint64_t j = 0; j < kDim; ++j) {
+        const bool inside = row + i < tensor.rows && column + j < tensor.columns;
+        const uint16_t x = inside ? tensor.data[(row + i) * tensor.stride + column + j] : 0;
+        const uint64_t at = (i * kDim + j) * sizeof(x);
+        std::memcpy(data + (at ^ (at >> 7 & 7) << 4), &x, sizeof(x));
+      }
+    }
+    counts->bytes -= kBytes;
+    Settle(*counts);
+  });
+}
+
 void StoreByEngine(void* to, uint32_t from, unsigned bytes) {
   CheckBulk(to, from, bytes);
   if (self->stores.empty()) CommitStores();

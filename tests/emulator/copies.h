@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "tests/emulator/tensor_map.h"
+
 namespace gdn::emulator {
 
 void InitBarrier(uint32_t barrier, unsigned arrivals);
@@ -22,6 +24,8 @@ void ArriveAfterCopies(uint32_t barrier);
 // cp.async.bulk and st.async into shared memory, counted by a barrier.
 void CopyCounted(uint32_t to, const void* from, unsigned bytes, uint32_t barrier);
 void StoreCounted(uint32_t to, float x, uint32_t barrier);
+// cp.async.bulk.tensor: 64 x 64 elements of a tensor, permuted as 128 bytes of a row are.
+void CopyPanelCounted(uint32_t to, const Tensor& tensor, int column, int row, uint32_t barrier);
 
 // cp.async.bulk to global memory.
 void StoreByEngine(void* to, uint32_t from, unsigned bytes);

@@ -2,6 +2,7 @@
 // and kernels run when somebody waits for them.
 #include "tests/emulator/runtime.h"
 
+#include <cuda.h>
 #include <cxxabi.h>
 #include <sys/mman.h>
 
@@ -17,6 +18,7 @@
 
 #include "tests/emulator/machine.h"
 #include "tests/emulator/residents.h"
+#include "tests/emulator/tensor_map.h"
 
 namespace gdn::emulator {
 
@@ -75,6 +77,22 @@ std::string NameOf(const std::type_info& type) {
   const std::unique_ptr<char, void (*)(void*)> name(
       abi::__cxa_demangle(type.name(), nullptr, nullptr, nullptr), std::free);
   return name == nullptr ? type.name() : name.get();
+}
+
+// Tensors as MapPanels has them.
+CUresult EncodeTiled(CUtensorMap* map, CUtensorMapDataType, cuuint32_t dimensions, void* data,
+                     const cuuint64_t* size, const cuuint64_t* bytes, const cuuint32_t* box,
+                     const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle swizzle,
+                     CUtensorMapL2promotion, CUtensorMapFloatOOBfill) {
+  const bool panels =
+      dimensions == 2 && box[0] == 64 && box[1] == 64 && swizzle == CU_TENSOR_MAP_SWIZZLE_128B;
+  const bool aligned = reinterpret_cast<uintptr_t>(data) % 16 == 0 && bytes[0] % 16 == 0;
+  if (!panels || !aligned) return CUDA_ERROR_INVALID_VALUE;
+  const Tensor tensor = {static_cast<const uint16_t*>(data), size[0], size[1],
+                         bytes[0] / sizeof(uint16_t)};
+  static_assert(sizeof(tensor) <= sizeof(*map));
+  std::memcpy(map, &tensor, sizeof(tensor));
+  return CUDA_SUCCESS;
 }
 
 cudaError_t Launched(Grid grid) {
@@ -247,9 +265,13 @@ cudaError_t cudaIpcOpenMemHandle(void**, cudaIpcMemHandle_t, unsigned) {
   return cudaErrorNotSupported;
 }
 cudaError_t cudaIpcCloseMemHandle(void*) { return cudaErrorNotSupported; }
-cudaError_t cudaGetDriverEntryPointByVersion(const char*, void**, unsigned, unsigned long long,
-                                             cudaDriverEntryPointQueryResult*) {
-  return cudaErrorNotSupported;
+cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, unsigned,
+                                             unsigned long long,
+                                             cudaDriverEntryPointQueryResult* result) {
+  if (std::strcmp(name, "cuTensorMapEncodeTiled") != 0) return cudaErrorNotSupported;
+  *function = reinterpret_cast<void*>(&gdn::emulator::EncodeTiled);
+  *result = cudaDriverEntryPointSuccess;
+  return cudaSuccess;
 }
 
 cudaError_t cudaGetLastError() { return std::exchange(gdn::emulator::last_error, cudaSuccess); }

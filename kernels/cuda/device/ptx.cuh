@@ -294,6 +294,17 @@ __device__ __forceinline__ void CopyBulkToAll(uint32_t to, const void* from, uns
       : "memory");
 }
 
+// 64 rows of 64 columns of a tensor into a panel, counted by `barrier`. `map` (tensor_map.h) lies
+// in a parameter of the kernel's that is __grid_constant__.
+__device__ __forceinline__ void CopyPanel(uint32_t to, const void* map, int column, int row,
+                                          uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+      "l"(map), "r"(column), "r"(row), "r"(barrier)
+      : "memory");
+}
+
 // For bulk copies: what they move is the last to leave L2.
 __device__ __forceinline__ uint64_t KeepInL2() {
   uint64_t policy;
@@ -352,6 +363,13 @@ __device__ __forceinline__ void Prefetch(const void* from) {
 // Brings `bytes` (a multiple of 16) into L2, some time.
 __device__ __forceinline__ void PrefetchBulk(const void* from, unsigned bytes) {
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+}
+
+// The same of what CopyPanel brings.
+__device__ __forceinline__ void PrefetchPanel(const void* map, int column, int row) {
+  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(map),
+               "r"(column), "r"(row)
+               : "memory");
 }
 
 // A barrier among `threads` threads, whole warps; ids from 1 on, 0 is __syncthreads.

@@ -186,8 +186,8 @@ cudaError_t Staged(ChunkGatedDeltaRuleParams p, const Chunks& chunks, int64_t to
   return error;
 }
 
-cudaError_t OnTensorCores(const ChunkGatedDeltaRuleParams& p, const Chunks& chunks, void* workspace,
-                          cudaStream_t stream) {
+cudaError_t OnTensorCores(const ChunkGatedDeltaRuleParams& p, const Chunks& chunks, int64_t tokens,
+                          void* workspace, cudaStream_t stream) {
   if (!ChunkSm90PointersAligned(p)) return cudaErrorMisalignedAddress;
   int device, sms;
   cudaError_t error = cudaGetDevice(&device);
@@ -203,7 +203,7 @@ cudaError_t OnTensorCores(const ChunkGatedDeltaRuleParams& p, const Chunks& chun
     params.plan = PlanChunks(p.heads, {p.rows.count, chunks.count, chunks.longest}, sms,
                              /*may_fuse=*/p.o_type == p.io);
   }
-  if (params.plan.fused_blocks > 0) return ChunkFusedSm90(params, stream);
+  if (params.plan.fused_blocks > 0) return ChunkFusedSm90(params, tokens, stream);
   error = ChunkPrepareSm90(params, stream);
   if (error == cudaSuccess) error = ChunkChainSm90(params, stream);
   return error;
@@ -222,7 +222,7 @@ size_t ChunkGatedDeltaRuleWorkspaceBytes(const ChunkGatedDeltaRuleParams& p, int
 cudaError_t ChunkGatedDeltaRule(const ChunkGatedDeltaRuleParams& p, const Chunks& chunks,
                                 int64_t tokens, void* workspace, cudaStream_t stream) {
   if (tokens == 0) return cudaSuccess;
-  return ChunkSm90Takes(p) ? OnTensorCores(p, chunks, workspace, stream)
+  return ChunkSm90Takes(p) ? OnTensorCores(p, chunks, tokens, workspace, stream)
                            : Staged(p, chunks, tokens, workspace, stream);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/device/panel.cuh"
+#include "kernels/cuda/device/tensor_map.h"
 #include "kernels/cuda/device/warpgroup.cuh"
 #include "kernels/cuda/prefill/chunk_sm90.h"
 #include "kernels/cuda/prefill/unit_lower.cuh"
@@ -136,14 +137,26 @@ class Cursor {
   bool restore_;
 };
 
+// A factor for each token of a chunk; those of a thread's four columns of a tile side by side.
+using TokenFactors = float4[kBlocks][4];
+
 // What the state's warps multiply a chunk's tokens by.
-struct alignas(16) Factors {
-  float for_y[kChunk];  // -exp(gamma_i) * n_i
-  float beta[kChunk];   // 0 beyond the row's end
-  float for_s[kChunk];  // n_i * d_i
-  float for_o[kChunk];  // scale * exp(gamma_i) * nq_i
-  float decay;          // exp(gamma_last)
+struct Factors {
+  TokenFactors for_y;  // -exp(gamma_i) * n_i
+  TokenFactors beta;   // 0 beyond the row's end
+  TokenFactors for_s;  // n_i * d_i
+  TokenFactors for_o;  // scale * exp(gamma_i) * nq_i
+  float decay;         // exp(gamma_last)
 };
+
+__device__ __forceinline__ float4 TileOf(const TokenFactors& factors, int tile) {
+  return factors[tile][threadIdx.x % 4];
+}
+__device__ __forceinline__ void SetFactor(TokenFactors& factors, int token, float factor) {
+  const int column = token % kTileDim;
+  float* thread = &factors[token / kTileDim][column % 8 / 2].x;
+  thread[column / 8 * 2 + column % 2] = factor;
+}
 
 // What a maker brings and makes: of the chunk at hand, and the next one's keys and queries. The
 // state's warps have used up a chunk's before its maker begins to write the next but one's.
@@ -168,8 +181,17 @@ struct alignas(1024) Maker {
 
 struct Shared {
   Maker makers[kMakers];
-  uint64_t made[kMakers];  // T, R and what they go with
-  uint64_t used[kMakers];  // all of it
+  uint64_t loaded[kMakers];  // keys and queries
+  uint64_t made[kMakers];    // T, R and what they go with
+  uint64_t used[kMakers];    // all of it
+};
+
+// The tensors of whole chunks. Of others, rows are copied one by one: what lies beyond is the next
+// row's.
+struct Tensors {
+  TensorMap q;
+  TensorMap k;
+  TensorMap v;
 };
 
 __device__ __forceinline__ int GroupWarp() {

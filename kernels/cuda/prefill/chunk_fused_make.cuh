@@ -20,11 +20,17 @@ template <typename F>
 __device__ __forceinline__ void ForEachDecayed(const Square& d, const float2& rows, int warp,
                                                const Maker& maker, F&& f) {
   const Decay decay(maker.gamma, maker.column, maker.k_norm, warp, rows);
+  // All of them before the first is stored, which the compiler lets no load pass, and without
+  // branches: the warps wait for the one with the most.
+  TileSum tiles[kBlocks - 1];
+#pragma unroll
+  for (int j = 0; j < kBlocks - 1; ++j) tiles[j] = decay.Left(SumOf(d, j), j);
+  const TileSum diagonal = decay.Diagonal(DiagonalOf(d, warp));
 #pragma unroll
   for (int j = 0; j < kBlocks - 1; ++j) {
-    if (j < warp) f(j, decay.Left(SumOf(d, j), j));
+    if (j < warp) f(j, tiles[j]);
   }
-  f(warp, decay.Diagonal(DiagonalOf(d, warp)));
+  f(warp, diagonal);
 }
 
 // -A_ij = -beta_i * n_i * n_j * kk_ij * exp(gamma_i - gamma_j) for i > j; what is not below the
@@ -135,13 +141,15 @@ __device__ __forceinline__ void BeginPlaces(const ChunkSm90Params& p, int which,
 
 // Makes every other chunk's T and R, from the block's first on or from its second.
 template <typename T>
-__device__ void Make(const ChunkSm90Params& p, Shared& shared, int which) {
+__device__ void Make(const ChunkSm90Params& p, const Tensors& tensors, Shared& shared, int which) {
   Maker& maker = shared.makers[which];
   const int warp = GroupWarp();
   ClearPanels(maker);
   BeginPlaces<T>(p, which, maker);
   MakerSync();
-  LoadNext<T>(p, maker.places[0], 0, maker);
+  const uint32_t loaded = SharedAddress(&shared.loaded[which]);
+  const uint32_t made = SharedAddress(&shared.made[which]);
+  LoadNext<T>(p, tensors, maker.places[0], 0, loaded, maker);
   if (threadIdx.x % kGroupThreads == 0) PrefetchState(p, maker.places[0]);
   const auto wait_used = [&](int n) {
     if (n > 0) BarrierWait(SharedAddress(&shared.used[which]), (n - 1) % 2);
@@ -152,15 +160,15 @@ __device__ void Make(const ChunkSm90Params& p, Shared& shared, int which) {
     uint4* k = maker.k[n % 2];
     const uint4* q = maker.q[n % 2];
     CopyAsyncWait();
-    AsyncProxyFence();
+    if (at.length < kChunk) AsyncProxyFence();
     MakerSync();
+    BarrierWait(loaded, n % 2);
     Square qk;
     BeginChunk<T>(p, k, q, maker, qk);
     wait_used(n);
     MakerSync();
-    LoadTokens<T>(p.rule.v, p.rule.v_stride, int64_t{at.head} * kSm90Dim, at, maker.v);
-    CopyAsyncCommit();
-    LoadNext<T>(p, maker.places[(n + 1) % kPlaces], (n + 1) % 2, maker);
+    LoadValues<T>(p, tensors, at, made, maker);
+    LoadNext<T>(p, tensors, maker.places[(n + 1) % kPlaces], (n + 1) % 2, loaded, maker);
     StoreFactors(maker);
     StoreR<T>(qk, warp, maker);
     StoreT<T>(warp, maker);
@@ -170,10 +178,11 @@ __device__ void Make(const ChunkSm90Params& p, Shared& shared, int which) {
     CopyAsyncWait<1>();
     AsyncProxyFence();
     __syncwarp();
-    if (threadIdx.x % 32 == 0) BarrierArrive(SharedAddress(&shared.made[which]));
+    if (threadIdx.x % 32 == 0) BarrierArrive(made);
   }
   wait_used(n);
-  if (threadIdx.x % 32 == 0) BarrierArrive(SharedAddress(&shared.made[which]));
+  if (threadIdx.x % 32 == 0) BarrierArrive(made);
+  if (IsLoader()) BarrierArrive(made);
 }
 
 }  // namespace gdn::cuda::fused

@@ -14,7 +14,10 @@ constexpr int kMakeRegisters = 80;
 // static_assert(kHalves * kKeepRegisters + kMakers * kMakeRegisters <= 512);
 
 __device__ void InitBarriers(Shared& shared) {
-  for (uint64_t& barrier : shared.made) BarrierInit(SharedAddress(&barrier), kGroupThreads / 32);
+  for (uint64_t& barrier : shared.loaded) BarrierInit(SharedAddress(&barrier), 1);
+  for (uint64_t& barrier : shared.made) {
+    BarrierInit(SharedAddress(&barrier), kGroupThreads / 32 + 1);  // and the loader of values
+  }
   for (uint64_t& barrier : shared.used) {
     BarrierInit(SharedAddress(&barrier), kHalves * kGroupThreads / 32);
   }
@@ -22,7 +25,8 @@ __device__ void InitBarriers(Shared& shared) {
 }
 
 template <typename T, typename S>
-__global__ void __launch_bounds__(kThreads, 1) FusedKernel(ChunkSm90Params p) {
+__global__ void __launch_bounds__(kThreads, 1)
+    FusedKernel(ChunkSm90Params p, const __grid_constant__ Tensors tensors) {
   extern __shared__ __align__(1024) unsigned char dynamic[];
   Shared& shared = *reinterpret_cast<Shared*>(dynamic);
   const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);  // uniform
@@ -35,28 +39,42 @@ __global__ void __launch_bounds__(kThreads, 1) FusedKernel(ChunkSm90Params p) {
     Keep<T, S>(p, shared);
   } else {
     WarpgroupGiveRegisters<kMakeRegisters>();
-    Make<T>(p, shared, group - kHalves);
+    Make<T>(p, tensors, shared, group - kHalves);
   }
 }
 
+cudaError_t MapTensors(const ChunkGatedDeltaRuleParams& rule, int64_t tokens, Tensors* tensors) {
+  const auto map = [&](const void* data, int heads, int64_t stride, TensorMap* to) {
+    return MapPanels(data, int64_t{heads} * kSm90Dim, tokens, stride, to);
+  };
+  cudaError_t error = map(rule.q, rule.heads.key_heads, rule.q_stride, &tensors->q);
+  if (error != cudaSuccess) return error;
+  error = map(rule.k, rule.heads.key_heads, rule.k_stride, &tensors->k);
+  if (error != cudaSuccess) return error;
+  return map(rule.v, rule.heads.value_heads, rule.v_stride, &tensors->v);
+}
+
 template <typename T, typename S>
-cudaError_t Launch(const ChunkSm90Params& p, cudaStream_t stream) {
+cudaError_t Launch(const ChunkSm90Params& p, const Tensors& tensors, cudaStream_t stream) {
   return LaunchDependent(FusedKernel<T, S>, p.plan.fused_blocks, kThreads, sizeof(Shared), stream,
-                         p);
+                         p, tensors);
 }
 
 template <typename T>
-cudaError_t LaunchState(const ChunkSm90Params& p, cudaStream_t stream) {
-  return p.rule.ssm.type == DType::kBf16 ? Launch<T, __nv_bfloat16>(p, stream)
-                                         : Launch<T, float>(p, stream);
+cudaError_t LaunchState(const ChunkSm90Params& p, const Tensors& tensors, cudaStream_t stream) {
+  return p.rule.ssm.type == DType::kBf16 ? Launch<T, __nv_bfloat16>(p, tensors, stream)
+                                         : Launch<T, float>(p, tensors, stream);
 }
 
 }  // namespace
 }  // namespace fused
 
-cudaError_t ChunkFusedSm90(const ChunkSm90Params& p, cudaStream_t stream) {
-  return p.rule.io == DType::kFp16 ? fused::LaunchState<__half>(p, stream)
-                                   : fused::LaunchState<__nv_bfloat16>(p, stream);
+cudaError_t ChunkFusedSm90(const ChunkSm90Params& p, int64_t tokens, cudaStream_t stream) {
+  fused::Tensors tensors;
+  const cudaError_t error = fused::MapTensors(p.rule, tokens, &tensors);
+  if (error != cudaSuccess) return error;
+  return p.rule.io == DType::kFp16 ? fused::LaunchState<__half>(p, tensors, stream)
+                                   : fused::LaunchState<__nv_bfloat16>(p, tensors, stream);
 }
 
 }  // namespace gdn::cuda

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/prefill/chunk_fused.cuh"
-#include "kernels/cuda/prefill/chunk_state.cuh"
+#include "kernels/cuda/prefill/chunk_fused_pool.cuh"
 
 namespace gdn::cuda::fused {
 
@@ -43,18 +43,25 @@ __device__ __forceinline__ void BeginAfter(const E (&before)[N], uint32_t zero, 
   a.x |= any & zero;
 }
 
-// y = beta * (v + for_y * u), for the warp's values of half the tokens.
-template <typename T>
-__device__ __forceinline__ void MakeY(const Maker& maker, int half, const Tokens& u,
-                                      TokenOperand& y) {
+// The warp's values of half the tokens.
+__device__ __forceinline__ void TakeValues(const Maker& maker, int half, TokenOperand& values) {
   const PanelLane v(SharedAddress(maker.v));
 #pragma unroll
   for (int t = 0; t < kTokenTiles; ++t) {
-    const int token = half * kTokens + t * kTileDim;
-    const TileSum values =
-        UnpackLeft<T>({LoadMatricesTransposed(PanelLane::At(v.straight, token, ValueTile()))});
-    const TileSum sum = AddScaled(values, SumOf(u, t), ColumnsOf(maker.factors.for_y + token));
-    y[t] = PackLeft<T>(Scaled(sum, ColumnsOf(maker.factors.beta + token))).r;
+    values[t] = LoadMatricesTransposed(
+        PanelLane::At(v.straight, half * kTokens + t * kTileDim, ValueTile()));
+  }
+}
+
+// y = beta * (v + for_y * u), for the warp's values of half the tokens, in the place of v.
+template <typename T>
+__device__ __forceinline__ void MakeY(const Factors& factors, int half, const Tokens& u,
+                                      TokenOperand& y) {
+#pragma unroll
+  for (int t = 0; t < kTokenTiles; ++t) {
+    const int tile = half * kTokenTiles + t;
+    const TileSum sum = AddScaled(UnpackLeft<T>({y[t]}), SumOf(u, t), TileOf(factors.for_y, tile));
+    y[t] = PackLeft<T>(Scaled(sum, TileOf(factors.beta, tile))).r;
   }
   WarpgroupTouch(y);
 }
@@ -70,9 +77,9 @@ __device__ __forceinline__ void PackWritten(const Maker& maker, int half, const 
                                             Written& written) {
 #pragma unroll
   for (int t = 0; t < kTokenTiles; ++t) {
-    const int token = half * kTokens + t * kTileDim;
+    const float4 for_s = TileOf(maker.factors.for_s, half * kTokenTiles + t);
     written.for_o[t] = PackLeft<T>(SumOf(w, t)).r;
-    written.for_s[t] = PackLeft<T>(Scaled(SumOf(w, t), ColumnsOf(maker.factors.for_s + token))).r;
+    written.for_s[t] = PackLeft<T>(Scaled(SumOf(w, t), for_s)).r;
   }
   WarpgroupTouch(written.for_o);
   WarpgroupTouch(written.for_s);
@@ -82,8 +89,7 @@ __device__ __forceinline__ void PackWritten(const Maker& maker, int half, const 
 __device__ __forceinline__ void ScaleOutput(const Maker& maker, int half, Tokens& o) {
 #pragma unroll
   for (int t = 0; t < kTokenTiles; ++t) {
-    const float* factors = maker.factors.for_o + half * kTokens + t * kTileDim;
-    SetSum(o, t, Scaled(SumOf(o, t), ColumnsOf(factors)));
+    SetSum(o, t, Scaled(SumOf(o, t), TileOf(maker.factors.for_o, half * kTokenTiles + t)));
   }
   WarpgroupTouch(o);
 }
@@ -117,9 +123,9 @@ __device__ __forceinline__ void StoreOutput(const ChunkSm90Params& p, const Toke
   }
 }
 
-// S kᵀ and from it W; `left` is S.
+// S kᵀ and from it W; `left` is S, and s decays meanwhile.
 template <typename T>
-__device__ __forceinline__ void Write(const Maker& maker, uint64_t keys, uint32_t zero,
+__device__ __forceinline__ void Write(const Maker& maker, uint64_t keys, uint32_t zero, State& s,
                                       Operand& left, Written (&written)[2]) {
   const uint64_t t = RowsAreN(SharedAddress(maker.t));
   TokenOperand y0, y1;
@@ -129,11 +135,17 @@ __device__ __forceinline__ void Write(const Maker& maker, uint64_t keys, uint32_
     WarpgroupFence();
     MultiplyState<T>(left, keys, u0);
     MultiplyState<T>(left, keys + kHalfRows, u1);
+    const float decay = maker.factors.decay;
+#pragma unroll
+    for (float& e : s) e *= decay;
+    WarpgroupTouch(s);
+    TakeValues(maker, 0, y0);
+    TakeValues(maker, 1, y1);
     WarpgroupWait();
     WarpgroupTouch(u0);
     WarpgroupTouch(u1);
-    MakeY<T>(maker, 0, u0, y0);
-    MakeY<T>(maker, 1, u1, y1);
+    MakeY<T>(maker.factors, 0, u0, y0);
+    MakeY<T>(maker.factors, 1, u1, y1);
   }
   Tokens w0, w1;
   BeginAfter(y1, zero, y0[0]);
@@ -165,13 +177,9 @@ __device__ __forceinline__ void Advance(const ChunkSm90Params& params, Maker& ma
 #pragma unroll
   for (int c = 0; c < kDimTiles; ++c) left[c] = PackLeft<T>(SumOf(s, c)).r;
   Written written[2];
-  Write<T>(maker, RowsAreN(k), zero, left, written);
+  Write<T>(maker, RowsAreN(k), zero, s, left, written);
 
-  const float decay = maker.factors.decay;
-#pragma unroll
-  for (float& e : s) e *= decay;
   uint4& first = written[0].for_s[0];
-  BeginAfter(s, zero, first);
   BeginAfter(written[1].for_s, zero, first);
   BeginAfter(written[0].for_o, zero, first);
   BeginAfter(written[1].for_o, zero, first);
@@ -226,14 +234,13 @@ __device__ void Keep(const ChunkSm90Params& p, Shared& shared) {
     BarrierWait(SharedAddress(&shared.made[n % kMakers]), buffer);
     const Place& at = maker.places[n / kMakers % kPlaces];
     if (at.length == 0) break;
-    const int row = ValueTile() * kTileDim;
-    if (at.first) LoadState(pool + at.state + row * kSm90Dim, at.restore, s);
+    if (at.first) LoadState(pool + at.state, threadIdx.x, at.restore, s);
     // The next chunk's place was there with the last chunk.
     if (at.last && n > 0 && threadIdx.x == 0) {
       PrefetchState(p, shared.makers[(n + 1) % kMakers].places[(n + 1) / kMakers % kPlaces]);
     }
     Advance<T>(p, maker, buffer, at, s);
-    if (at.last && pool != nullptr) StoreState(s, pool + at.state + row * kSm90Dim);
+    if (at.last && pool != nullptr) StoreState(s, threadIdx.x, pool + at.state);
     __syncwarp();
     if (threadIdx.x % 32 == 0) BarrierArrive(SharedAddress(&shared.used[n % kMakers]));
   }

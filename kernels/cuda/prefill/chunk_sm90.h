@@ -88,7 +88,7 @@ ChunkWorkspace ChunkSm90Workspace(const Heads& heads, int64_t chunks, void* work
 cudaError_t ChunkPrepareSm90(const ChunkSm90Params& p, cudaStream_t stream);
 // All that follows it: the chain of whole rows, or of segments and what brings these together.
 cudaError_t ChunkChainSm90(const ChunkSm90Params& p, cudaStream_t stream);
-// Instead of both, with o of q's type.
-cudaError_t ChunkFusedSm90(const ChunkSm90Params& p, cudaStream_t stream);
+// Instead of both, with o of q's type; `tokens` of all rows together.
+cudaError_t ChunkFusedSm90(const ChunkSm90Params& p, int64_t tokens, cudaStream_t stream);
 
 }  // namespace gdn::cuda

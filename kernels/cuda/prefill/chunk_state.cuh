@@ -28,38 +28,6 @@ __device__ __forceinline__ void StorePair(S* p, float a, float b) {
   }
 }
 
-// Calls f(element of the warp's [16][K] slice, first of the pair of sums) for the lane's pairs.
-template <typename F>
-__device__ __forceinline__ void ForEachPair(F&& f) {
-  const int lane = threadIdx.x % 32;
-  const int at = lane / 4 * kSm90Dim + lane % 4 * 2;
-#pragma unroll
-  for (int c = 0; c < kSm90Dim / 8; ++c) {
-    f(at + c * 8, 4 * c);
-    f(at + c * 8 + 8 * kSm90Dim, 4 * c + 2);
-  }
-}
-
-// The warp's rows at `from`, or zeros.
-template <typename S>
-__device__ __forceinline__ void LoadState(const S* from, bool any, State& s) {
-#pragma unroll
-  for (float& e : s) e = 0.0f;
-  if (any) {
-    ForEachPair([&](int at, int e) {
-      const float2 x = LoadPair(from + at);
-      s[e] = x.x;
-      s[e + 1] = x.y;
-    });
-  }
-  WarpgroupTouch(s);
-}
-
-template <typename S>
-__device__ __forceinline__ void StoreState(const State& s, S* to) {
-  ForEachPair([&](int at, int e) { StorePair(to + at, s[e], s[e + 1]); });
-}
-
 // d = S * bᵀ for as many rows of b, which lies in two panels, as d has columns; begins it only.
 template <typename T, int N>
 __device__ __forceinline__ void MultiplyState(const Operand& s, uint64_t b, float (&d)[N]) {

@@ -100,6 +100,9 @@ inline void BarrierWait(uint32_t barrier, unsigned parity) { emulated::WaitAt(ba
 inline void CopyBulk(uint32_t to, const void* from, unsigned bytes, uint32_t barrier) {
   emulated::CopyCounted(to, from, bytes, barrier);
 }
+inline void CopyPanel(uint32_t to, const void* map, int column, int row, uint32_t barrier) {
+  emulated::CopyPanelCounted(to, *static_cast<const emulated::Tensor*>(map), column, row, barrier);
+}
 inline void CopyBulkToAll(uint32_t to, const void* from, unsigned bytes, uint32_t barrier,
                           uint16_t blocks) {
   for (unsigned rank = 0; rank < 16; ++rank) {
@@ -128,6 +131,7 @@ inline void StoreBulkWaitRead() {
 inline void StoreBulkWait() { emulated::WaitForStores(0); }
 inline void PrefetchBulk(const void*, unsigned) {}
 inline void Prefetch(const void*) {}
+inline void PrefetchPanel(const void*, int, int) {}
 
 inline void NamedBarrier(int id, int threads) { emulated::MeetBlock(id, threads, false); }
 inline bool NamedBarrierOr(int id, int threads, bool x) {
