@@ -66,6 +66,8 @@ void ArriveAt(uint32_t barrier, unsigned bytes) {
   Arrive(counts);
 }
 
+void ExpectAt(uint32_t barrier, unsigned bytes) { At(barrier).bytes += bytes; }
+
 void WaitAt(uint32_t barrier, unsigned parity) {
   const auto* word = reinterpret_cast<const uint64_t*>(&At(barrier));
   WaitFor({word, 1, parity, "at an mbarrier"});

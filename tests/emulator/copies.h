@@ -11,6 +11,8 @@ namespace gdn::emulator {
 void InitBarrier(uint32_t barrier, unsigned arrivals);
 // One arrival that has the phase wait for `bytes` more.
 void ArriveAt(uint32_t barrier, unsigned bytes);
+// Has the phase wait for `bytes` more.
+void ExpectAt(uint32_t barrier, unsigned bytes);
 // Until the phase of this parity is over.
 void WaitAt(uint32_t barrier, unsigned parity);
 

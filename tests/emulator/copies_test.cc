@@ -65,6 +65,23 @@ TEST(Copies, ABulkCopyIsThereOnceItsBarrierSaysSo) {
   EXPECT_GT(Misses([] { return BulkIsSeen(false); }), 0);
 }
 
+TEST(Copies, BytesMayBeExpectedBeforeTheArrival) {
+  const Floats from = Numbers();
+  const auto right = [&from] {
+    bool seen = false;
+    const std::string failure = RunKernel(1, 1, [&] {
+      InitBarrier(1);
+      cuda::BarrierExpect(Barrier(), sizeof(Floats));
+      cuda::CopyBulk(Data(), &from, sizeof(Floats), Barrier());
+      cuda::BarrierArrive(Barrier());
+      cuda::BarrierWait(Barrier(), 0);
+      seen = AreNumbers(Copied());
+    });
+    return failure.empty() && seen;
+  };
+  EXPECT_EQ(Misses(right), 0);
+}
+
 TEST(Copies, ABulkCopyThatNobodyWaitsForOutlivesItsBlock) {
   const Floats from = Numbers();
   const auto right = [&from] {

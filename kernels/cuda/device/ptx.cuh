@@ -261,6 +261,11 @@ __device__ __forceinline__ void BarrierArriveExpect(uint32_t barrier, unsigned b
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                : "memory");
 }
+// Has the phase wait for `bytes` of bulk copies, without arriving.
+__device__ __forceinline__ void BarrierExpect(uint32_t barrier, unsigned bytes) {
+  asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
 // Arrives at a barrier of another block of the cluster, by its peer address.
 __device__ __forceinline__ void BarrierArrivePeer(uint32_t peer_barrier) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(peer_barrier) : "memory");

@@ -91,10 +91,9 @@ __device__ __forceinline__ void LoadValues(const ChunkSm90Params& p, const Tenso
                                            const Place& at, uint32_t made, Maker& maker) {
   if (at.length < kChunk) {
     LoadTokens<T>(p.rule.v, p.rule.v_stride, int64_t{at.head} * kSm90Dim, at, maker.v);
-    if (IsLoader()) BarrierArrive(made);
   } else if (IsLoader()) {
     AsyncProxyFence();  // the last output has left the place
-    BarrierArriveExpect(made, 2 * kPanelBytes);
+    BarrierExpect(made, 2 * kPanelBytes);
     LoadChunk(tensors.v, at.head, at, maker.v, made);
   }
   CopyAsyncCommit();

@@ -177,12 +177,10 @@ __device__ void Make(const ChunkSm90Params& p, const Tensors& tensors, Shared& s
     }
     CopyAsyncWait<1>();
     AsyncProxyFence();
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) BarrierArrive(made);
+    BarrierArrive(made);
   }
   wait_used(n);
-  if (threadIdx.x % 32 == 0) BarrierArrive(made);
-  if (IsLoader()) BarrierArrive(made);
+  BarrierArrive(made);
 }
 
 }  // namespace gdn::cuda::fused

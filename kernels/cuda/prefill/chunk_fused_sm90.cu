@@ -15,9 +15,7 @@ constexpr int kMakeRegisters = 80;
 
 __device__ void InitBarriers(Shared& shared) {
   for (uint64_t& barrier : shared.loaded) BarrierInit(SharedAddress(&barrier), 1);
-  for (uint64_t& barrier : shared.made) {
-    BarrierInit(SharedAddress(&barrier), kGroupThreads / 32 + 1);  // and the loader of values
-  }
+  for (uint64_t& barrier : shared.made) BarrierInit(SharedAddress(&barrier), kGroupThreads);
   for (uint64_t& barrier : shared.used) {
     BarrierInit(SharedAddress(&barrier), kHalves * kGroupThreads / 32);
   }

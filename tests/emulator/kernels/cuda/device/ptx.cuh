@@ -95,6 +95,7 @@ inline void BarrierArrive(uint32_t barrier) { emulated::ArriveAt(barrier, 0); }
 inline void BarrierArriveExpect(uint32_t barrier, unsigned bytes) {
   emulated::ArriveAt(barrier, bytes);
 }
+inline void BarrierExpect(uint32_t barrier, unsigned bytes) { emulated::ExpectAt(barrier, bytes); }
 inline void BarrierArrivePeer(uint32_t peer_barrier) { emulated::ArriveAt(peer_barrier, 0); }
 inline void BarrierWait(uint32_t barrier, unsigned parity) { emulated::WaitAt(barrier, parity); }
 inline void CopyBulk(uint32_t to, const void* from, unsigned bytes, uint32_t barrier) {
