@@ -43,7 +43,9 @@ class OpenLoop {
 
   // A few calls in flight at any time.
   Tally Closed(double seconds);
-  // `rate` calls a second, at random moments; late ones are sent as soon as they can be.
+  // `rate` calls a second, at random moments. Late ones are sent as soon as they can be, which is
+  // never while so many are in flight that they would wait in a transport, and not for an answer:
+  // where that is too late, fewer are sent.
   Tally Open(double rate, double seconds);
 
  private:
@@ -51,8 +53,10 @@ class OpenLoop {
   struct Call;
 
   void Send();
-  // Takes one call's end, or waits until `until`.
-  void TakeOne(Clock::time_point until);
+  // Takes one call's end; false where none came until `until`.
+  bool TakeOne(Clock::time_point until);
+  // Takes all ends that come until `until`, and those that have come by then.
+  void TakeUntil(Clock::time_point until);
   void TakeAll();
   void Count(const Call& call);
 
