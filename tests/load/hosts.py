@@ -15,9 +15,7 @@ from server_process import ReadyProcess, ServerProcess  # noqa: E402
 
 HIDDEN = 2048
 # A sequence for every payload, and leases that outlast a run.
-FLAGS = dict(
-    slots=320, step_ttl="10m", allow_synthetic_input=True, metrics_listen="127.0.0.1:0"
-)
+FLAGS = dict(slots=320, step_ttl="10m", allow_synthetic_input=True, metrics_listen="127.0.0.1:0")
 
 
 def make_model(folder: Path) -> Path:

@@ -15,8 +15,6 @@ namespace {
 
 constexpr int kGroups = 16;
 constexpr int kClosed = 2;
-// In flight at a time in an open loop: half of what a server takes of one connection.
-constexpr size_t kMostInFlight = 512;
 constexpr std::chrono::seconds kTimeout(10);
 
 grpc::ByteBuffer RequestOf(const LoopWork& work, int group) {

@@ -39,13 +39,16 @@ struct LoopWork {
 // share none.
 class OpenLoop {
  public:
+  // In flight at a time in an open loop: half of what a server takes of one connection.
+  static constexpr size_t kMostInFlight = 512;
+
   OpenLoop(const std::string& target, const LoopWork& work);
 
   // A few calls in flight at any time.
   Tally Closed(double seconds);
-  // `rate` calls a second, at random moments. Late ones are sent as soon as they can be, which is
-  // never while so many are in flight that they would wait in a transport, and not for an answer:
-  // where that is too late, fewer are sent.
+  // `rate` calls a second, at random moments. Late ones are sent as soon as they can be, but never
+  // beyond kMostInFlight, where they would wait in a transport instead of a server: fewer are sent
+  // then.
   Tally Open(double rate, double seconds);
 
  private:
