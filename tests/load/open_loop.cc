@@ -21,8 +21,8 @@ grpc::ByteBuffer RequestOf(const LoopWork& work, int group) {
   v1::DecodeRequest request;
   request.mutable_batch()->set_data_type(v1::DATA_TYPE_BF16);
   request.mutable_batch()->set_create(true);
-  const std::string name =
-      "overload-" + std::to_string(work.loop) + "-" + std::to_string(group) + "-";
+  // Short, so that to read them costs a server little: it is to be kept busy by the rows it takes.
+  const std::string name = std::to_string(work.loop) + "-" + std::to_string(group) + "-";
   for (int row = 0; row < work.rows; ++row) {
     request.mutable_batch()->add_request_ids(name + std::to_string(row));
   }
