@@ -8,6 +8,7 @@ import pytest
 from gdn_client.proto import message
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "load"))
+import hosts  # noqa: E402
 import payloads  # noqa: E402
 
 
@@ -30,6 +31,15 @@ def call(channel, method: str, request):
 def hidden_size(channel) -> int:
     info = call(channel, "GetServerInfo", message("GetServerInfoRequest")())
     return info.geometry.hidden_size
+
+
+def test_the_server_says_its_rows_a_batch(start):
+    server = start("small", dtype="bf16", slots=2, metrics_listen="127.0.0.1:0")
+    with grpc.insecure_channel(server.target) as channel:
+        first = payloads.decodes(hidden_size(channel))[0]
+        for _ in range(3):
+            call(channel, "Decode", first)
+    assert hosts.end(server) == 1
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "e2e"), str(TESTS / "testing")]
 
 from make_checkpoint import make_checkpoint  # noqa: E402
+import scrape  # noqa: E402
 from server_process import ReadyProcess, ServerProcess  # noqa: E402
 
 HIDDEN = 2048
 # A sequence for every payload, and leases that outlast a run.
-FLAGS = dict(slots=320, step_ttl="10m", allow_synthetic_input=True)
+FLAGS = dict(slots=320, step_ttl="10m", allow_synthetic_input=True, metrics_listen="127.0.0.1:0")
 
 
 def make_model(folder: Path) -> Path:
@@ -59,8 +60,25 @@ class Hosts:
 
 def end(host: ReadyProcess) -> float | None:
     """Stops it; -> its rows a batch, where it says so."""
+    counts = of_metrics(host) if isinstance(host, ServerProcess) else None
     host.terminate()
-    counts = re.search(rb"batches (\d+) rows (\d+)", host.process.stdout.read())
+    counts = counts or of_output(host.process.stdout.read())
     if host.wait() != 0:
         raise RuntimeError(f"{host.process.args}: exit code {host.process.returncode}")
-    return int(counts[2]) / max(int(counts[1]), 1) if counts else None
+    return counts[1] / max(counts[0], 1) if counts else None
+
+
+def of_metrics(server: ServerProcess) -> tuple[float, float]:
+    """Its batches of any kind, and their rows."""
+    samples = scrape.samples(scrape.text(server))
+
+    def total(name: str) -> float:
+        return sum(value for (of, _), value in samples.items() if of == name)
+
+    return total("gdn_batch_rows_count"), total("gdn_batch_rows_sum")
+
+
+def of_output(text: bytes) -> tuple[int, int] | None:
+    """The same of a program that prints them at its end."""
+    counts = re.search(rb"batches (\d+) rows (\d+)", text)
+    return (int(counts[1]), int(counts[2])) if counts else None

@@ -2,8 +2,14 @@
 // calls.
 #include <unistd.h>
 
+#include <algorithm>
+#include <condition_variable>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <thread>
+#include <utility>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "grpcpp/server_builder.h"
@@ -23,6 +29,48 @@ using ::testing::SizeIs;
 std::string Address(const char* name) {
   return "unix:" + testing::TempDir() + "load_test_" + std::to_string(getpid()) + name;
 }
+
+// Answers nothing until it is told to.
+class HeldService : public v1::GdnService::WithRawCallbackMethod_Decode<v1::GdnService::Service> {
+ public:
+  void AwaitHeld(size_t count) {
+    std::unique_lock lock(mutex_);
+    came_.wait(lock, [&] { return held_.size() >= count; });
+  }
+  void Release() {
+    std::vector<grpc::ServerUnaryReactor*> held;
+    {
+      const std::lock_guard lock(mutex_);
+      released_ = true;
+      held = std::exchange(held_, {});
+    }
+    for (grpc::ServerUnaryReactor* reactor : held) reactor->Finish(grpc::Status::OK);
+  }
+  // That were held at a time.
+  size_t most() const { return most_; }
+
+ private:
+  grpc::ServerUnaryReactor* Decode(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
+                                   grpc::ByteBuffer* response) override {
+    *response = Serialize(v1::DecodeResponse());
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    const std::lock_guard lock(mutex_);
+    if (released_) {
+      reactor->Finish(grpc::Status::OK);
+    } else {
+      held_.push_back(reactor);
+      most_ = std::max(most_, held_.size());
+      came_.notify_all();
+    }
+    return reactor;
+  }
+
+  std::mutex mutex_;
+  std::condition_variable came_;
+  std::vector<grpc::ServerUnaryReactor*> held_;
+  size_t most_ = 0;
+  bool released_ = false;
+};
 
 TEST(Echo, AnswersTheRequestAsOutput) {
   for (const size_t bytes : {0, 1, 200, 1 << 20}) {
@@ -68,6 +116,26 @@ TEST(OpenLoop, LoopsSideBySideShareNoSequence) {
   EXPECT_THAT(together.latencies_ms, SizeIs(together.sent));
   EXPECT_EQ(server.backend().rows(), static_cast<int64_t>(together.sent) * 4);
   EXPECT_EQ(server.slots_used(), 2 * 16 * 4);
+}
+
+TEST(OpenLoop, SendsNoMoreThanMayBeInFlight) {
+  HeldService service;
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(Address("held"), grpc::InsecureServerCredentials());
+  builder.RegisterService(&service);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  OpenLoop loop(Address("held"), {.rows = 1, .synthetic = true});
+  constexpr double kRate = 1e7;
+  constexpr double kSeconds = 0.5;
+  Tally tally;
+  std::thread sender([&] { tally = loop.Open(kRate, kSeconds); });
+  service.AwaitHeld(OpenLoop::kMostInFlight);
+  service.Release();
+  sender.join();
+  EXPECT_EQ(service.most(), OpenLoop::kMostInFlight);
+  EXPECT_THAT(tally.wrong, IsEmpty());
+  EXPECT_THAT(tally.latencies_ms, SizeIs(tally.sent));
+  EXPECT_LT(tally.sent, kRate * kSeconds);
 }
 
 TEST(OpenLoop, TellsTypedRefusalsFromOtherEnds) {

@@ -21,8 +21,8 @@ grpc::ByteBuffer RequestOf(const LoopWork& work, int group) {
   v1::DecodeRequest request;
   request.mutable_batch()->set_data_type(v1::DATA_TYPE_BF16);
   request.mutable_batch()->set_create(true);
-  const std::string name =
-      "overload-" + std::to_string(work.loop) + "-" + std::to_string(group) + "-";
+  // Short, so that to read them costs a server little: it is to be kept busy by the rows it takes.
+  const std::string name = std::to_string(work.loop) + "-" + std::to_string(group) + "-";
   for (int row = 0; row < work.rows; ++row) {
     request.mutable_batch()->add_request_ids(name + std::to_string(row));
   }
@@ -33,6 +33,11 @@ grpc::ByteBuffer RequestOf(const LoopWork& work, int group) {
   }
   const std::string input(static_cast<size_t>(work.rows) * work.hidden_size * 2, '\0');
   return client::EncodeStep(request.SerializeAsString(), grpc::Slice(input));
+}
+
+std::chrono::steady_clock::duration Duration(double seconds) {
+  return std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+      std::chrono::duration<double>(seconds));
 }
 
 double Seconds(std::chrono::steady_clock::duration duration) {
@@ -88,12 +93,9 @@ Tally OpenLoop::Open(double rate, double seconds) {
   // Where more is due than can be sent it ends with its time all the same.
   for (double due = gap(random_); std::max(due, Seconds(Clock::now() - begin)) < seconds;
        due += gap(random_)) {
-    const auto at =
-        begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(due));
-    do {
-      TakeOne(at);
-    } while (Clock::now() < at);
-    Send();
+    const Clock::time_point at = begin + Duration(due);
+    TakeUntil(at);
+    if (in_flight_ < kMostInFlight || TakeOne(begin + Duration(seconds))) Send();
   }
   tally_.seconds = Seconds(Clock::now() - begin);
   TakeAll();
@@ -111,17 +113,23 @@ void OpenLoop::Send() {
   ++tally_.sent;
 }
 
-void OpenLoop::TakeOne(Clock::time_point until) {
+bool OpenLoop::TakeOne(Clock::time_point until) {
   void* tag = nullptr;
   bool ok = false;
   const auto wait = std::min<Clock::duration>(until - Clock::now(), std::chrono::seconds(1));
   if (queue_.AsyncNext(&tag, &ok, std::chrono::system_clock::now() + wait) !=
       grpc::CompletionQueue::GOT_EVENT) {
-    return;
+    return false;
   }
   const std::unique_ptr<Call> call(static_cast<Call*>(tag));
   --in_flight_;
   Count(*call);
+  return true;
+}
+
+void OpenLoop::TakeUntil(Clock::time_point until) {
+  while (TakeOne(until) || Clock::now() < until) {
+  }
 }
 
 void OpenLoop::TakeAll() {

@@ -39,11 +39,16 @@ struct LoopWork {
 // share none.
 class OpenLoop {
  public:
+  // In flight at a time in an open loop: half of what a server takes of one connection.
+  static constexpr size_t kMostInFlight = 512;
+
   OpenLoop(const std::string& target, const LoopWork& work);
 
   // A few calls in flight at any time.
   Tally Closed(double seconds);
-  // `rate` calls a second, at random moments; late ones are sent as soon as they can be.
+  // `rate` calls a second, at random moments. Late ones are sent as soon as they can be, but never
+  // beyond kMostInFlight, where they would wait in a transport instead of a server: fewer are sent
+  // then.
   Tally Open(double rate, double seconds);
 
  private:
@@ -51,8 +56,10 @@ class OpenLoop {
   struct Call;
 
   void Send();
-  // Takes one call's end, or waits until `until`.
-  void TakeOne(Clock::time_point until);
+  // Takes one call's end; false where none came until `until`.
+  bool TakeOne(Clock::time_point until);
+  // Takes all ends that come until `until`, and those that have come by then.
+  void TakeUntil(Clock::time_point until);
   void TakeAll();
   void Count(const Call& call);
 

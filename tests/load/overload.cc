@@ -34,6 +34,7 @@ namespace {
 constexpr double kFactor = 10;
 constexpr double kMaxRatio = 2;       // p99 of admitted calls, overloaded to at half of capacity
 constexpr double kMaxGrowthMib = 64;  // of the resident size, meanwhile
+constexpr double kMaxOffered = 1.1;   // of what was sent: else it was not that much load
 
 double ResidentMib(int pid) {
   std::ifstream status("/proc/" + std::to_string(pid) + "/status");
@@ -59,7 +60,7 @@ void Print(const char* name, double offered, const Phase& phase) {
 }
 
 bool Check(bool holds, const char* what, double value, double limit) {
-  std::printf("%-44s %8.2f, at most %.0f: %s\n", what, value, limit, holds ? "yes" : "NO");
+  std::printf("%-44s %8.2f, at most %g: %s\n", what, value, limit, holds ? "yes" : "NO");
   return holds;
 }
 
@@ -72,10 +73,13 @@ size_t HiddenSize(const std::string& target) {
   std::exit(1);
 }
 
-bool Judge(const Phase& half, const Phase& over, size_t wrong) {
+bool Judge(const Phase& half, const Phase& over, double offered, size_t wrong) {
+  const double sent = over.tally.sent / over.tally.seconds;
   const double ratio = over.tally.Percentile(0.99) / half.tally.Percentile(0.99);
   const double growth = over.mib - half.mib;
   bool ok = Check(wrong == 0, "kinds of ends that are no typed refusal", wrong, 0);
+  ok &= Check(offered <= kMaxOffered * sent, "ten times capacity, to what was sent", offered / sent,
+              kMaxOffered);
   ok &= Check(ratio <= kMaxRatio, "p99 of admitted, to that at half of capacity", ratio, kMaxRatio);
   ok &= Check(growth <= kMaxGrowthMib, "growth of the resident size, MiB", growth, kMaxGrowthMib);
   return ok && over.tally.refused > 0 && over.mib > 0;
@@ -136,7 +140,7 @@ int Main() {
   Print("ten times capacity", capacity * kFactor, over);
   const size_t wrong =
       closed.tally.wrong.size() + half.tally.wrong.size() + over.tally.wrong.size();
-  return Judge(half, over, wrong) ? 0 : 1;
+  return Judge(half, over, capacity * kFactor, wrong) ? 0 : 1;
 }
 
 }  // namespace
