@@ -297,12 +297,13 @@ void Engine::KeepAnswer(const Task& task, size_t row) {
   if (request.step_id == 0 || !large) return;
   const OutputRange out = OutputOf(task, row);
   const std::span<std::byte> kept = answers_.Put(epoch, task.item.layer, out.bytes);
+  if (kept.empty()) return;
   if (task.output.data != nullptr) {
     InShares(kept.size(), [&](size_t begin, size_t end) {
       StreamCopy(kept.data() + begin, task.output.data + out.at + begin, end - begin);
       StreamFence();
     });
-  } else if (!kept.empty() && !task.output.Read(out.at, kept)) {
+  } else if (!task.output.Read(out.at, kept)) {
     answers_.Erase(epoch, task.item.layer);
   }
 }

@@ -303,6 +303,40 @@ TEST_P(EnginePieces, ADeviceLostBetweenPiecesPoisonsItsRows) {
   EXPECT_EQ(engine_->waiting(), 0u);
 }
 
+// While the next one runs, and more of it waits.
+TEST_P(EnginePieces, ADeviceLostAtAPiecesEndEndsThoseBehindIt) {
+  Begin("a");
+  const auto lost = SendPrefill({"a"}, {16}, Tokens(1, 16));
+  RunPiece();
+  const auto behind = SendDecode("a");
+  backend_.FailEnds();
+  RunAll();
+  ExpectFault(*lost, v1::ERROR_REASON_DEVICE_ERROR, {0});
+  EXPECT_EQ(lost->times, 1);
+  EXPECT_FALSE(behind->ok());
+  EXPECT_TRUE(engine_->table().At(SlotOf("a")).poisoned);
+  EXPECT_EQ(devices_lost_, 1);
+  EXPECT_EQ(engine_->between_pieces(), nullptr);
+  EXPECT_THAT(engine_->in_flight(), IsEmpty());
+  EXPECT_EQ(engine_->waiting(), 0u);
+}
+
+// None of its pieces is in flight then.
+TEST_P(EnginePieces, ADeviceLostInADecodeBetweenPiecesEndsThem) {
+  Begin("b");
+  const auto lost = SendPrefill({"a"}, {12}, Tokens(1, 12));
+  RunPiece();
+  const auto decode = SendDecode("b");
+  while (decode->times == 0 && backend_.runs().back().tokens != 1) ASSERT_TRUE(engine_->Step(now_));
+  backend_.FailEnds();
+  RunAll();
+  EXPECT_EQ(lost->times, 1);
+  EXPECT_EQ(lost->fault.reason, v1::ERROR_REASON_DEVICE_ERROR);
+  EXPECT_FALSE(Lives("a"));
+  EXPECT_EQ(engine_->between_pieces(), nullptr);
+  EXPECT_EQ(engine_->waiting(), 0u);
+}
+
 TEST_P(EnginePieces, ItsSequencesAreReleasedAfterTheLastPiece) {
   StepRequest request = ById({"a"}, true);
   request.token_counts = {6};
