@@ -181,6 +181,24 @@ void ForFewAndManyRows(const std::function<void(DeltaInputs&)>& f) {
   }
 }
 
+// q, k and v are columns of rows that are wider than they by as little as may be.
+TEST_P(Chunk128, ColumnsOfWiderRows) {
+  ForFewAndManyRows([](DeltaInputs& in) {
+    const int64_t width = 2 * in.key_stride() + in.value_stride() + 8;
+    Tensor truth(DType::kBf16, in.rows.tokens() * in.value_stride());
+    Tensor o = truth;
+    GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(nullptr, &truth, true));
+    const Tensor packed = in.Packed(width);
+    auto p = in.Bind<ChunkGatedDeltaRuleParams>(nullptr, &o, true);
+    p.q = packed.data();
+    p.k = static_cast<const Bf16*>(packed.data()) + in.key_stride();
+    p.v = static_cast<const Bf16*>(packed.data()) + 2 * in.key_stride();
+    p.q_stride = p.k_stride = p.v_stride = width;
+    GetParam()->chunk(p);
+    EXPECT_EQ(o, truth);
+  });
+}
+
 // Normalised keys have their length from eps and from fp32's range alone.
 TEST_P(Chunk128, KeysAndQueriesOfAnyLength) {
   ForFewAndManyRows([](DeltaInputs& in) {
