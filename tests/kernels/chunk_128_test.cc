@@ -114,9 +114,10 @@ TEST_P(Chunk128, OneLongRow) {
   }
 }
 
-// So long that a chain for each head takes them one after another, beside what is prepared of them.
+// So long that a chain for each head takes them one after another, beside what is prepared of them;
+// a PAD row among them is longer than the ring.
 TEST_P(Chunk128, RowsThatFollowOneAnother) {
-  Check(*GetParam(), kBf16, 1, 4, true, {{1100, 70, 900, 0, 1, 300, 1500}, {1, 5}, 4});
+  Check(*GetParam(), kBf16, 1, 4, true, {{1100, 70, 900, 0, 1, 1100, 1500}, {1, 5}, 4});
   Check(*GetParam(), kBf16, 16, 2, true, {{1500, 70, 1400}, {1}, 2});
 }
 
@@ -179,6 +180,24 @@ void ForFewAndManyRows(const std::function<void(DeltaInputs&)>& f) {
     DeltaInputs in(50, {lengths, {1, 2, 128, 128}}, DType::kBf16);
     f(in);
   }
+}
+
+// q, k and v are columns of rows that are wider than they by as little as may be.
+TEST_P(Chunk128, ColumnsOfWiderRows) {
+  ForFewAndManyRows([](DeltaInputs& in) {
+    const int64_t width = 2 * in.key_stride() + in.value_stride() + 8;
+    Tensor truth(DType::kBf16, in.rows.tokens() * in.value_stride());
+    Tensor o = truth;
+    GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(nullptr, &truth, true));
+    const Tensor packed = in.Packed(width);
+    auto p = in.Bind<ChunkGatedDeltaRuleParams>(nullptr, &o, true);
+    p.q = packed.data();
+    p.k = static_cast<const Bf16*>(packed.data()) + in.key_stride();
+    p.v = static_cast<const Bf16*>(packed.data()) + 2 * in.key_stride();
+    p.q_stride = p.k_stride = p.v_stride = width;
+    GetParam()->chunk(p);
+    EXPECT_EQ(o, truth);
+  });
 }
 
 // Normalised keys have their length from eps and from fp32's range alone.

@@ -79,6 +79,12 @@ TEST(ChunkPlan, RowsFollowOneAnotherWhereTheLongestIsHalfOfAll) {
   EXPECT_EQ(plan.chain_clusters, 32);
 }
 
+TEST(ChunkPlan, OneRowIsTheLongestThoughNotKnown) {
+  const ChunkPlan plan = PlanChunks(Layer(4, 8), {.rows = 1, .chunks = 512}, kSms);
+  EXPECT_EQ(plan.lead_chunks, 0);
+  EXPECT_EQ(plan.beside_blocks, 116);
+}
+
 TEST(ChunkPlan, RowsGoSideBySideWhereEachIsShort) {
   const ChunkPlan plan = PlanPrepared(Layer(16, 32), 16, 64, kSms);
   EXPECT_EQ(plan.beside_blocks, 0);

@@ -140,15 +140,7 @@ TEST_P(DeltaRule, StridedOperands) {
   Tensor truth(DType::kBf16, in.rows.tokens() * in.value_stride());
   oracle::FusedRecurrentGatedDeltaRule(
       in.Bind<FusedRecurrentGatedDeltaRuleParams>(nullptr, &truth, true));
-  Tensor packed(DType::kBf16, in.rows.tokens() * width);
-  for (int64_t t = 0; t < in.rows.tokens(); ++t) {
-    const int64_t keys = in.key_stride();
-    for (int64_t i = 0; i < keys; ++i) packed.set(t * width + i, in.q[t * keys + i]);
-    for (int64_t i = 0; i < keys; ++i) packed.set(t * width + keys + i, in.k[t * keys + i]);
-    for (int64_t i = 0; i < in.value_stride(); ++i) {
-      packed.set(t * width + 2 * keys + i, in.v[t * in.value_stride() + i]);
-    }
-  }
+  const Tensor packed = in.Packed(width);
   Tensor o(DType::kBf16, in.rows.tokens() * width, 3.0f);
   const auto* base = static_cast<const Bf16*>(packed.data());
   auto p = in.Bind<ChunkGatedDeltaRuleParams>(nullptr, &o, true);

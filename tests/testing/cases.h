@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <ostream>
+#include <utility>
 #include <vector>
 
 #include "kernels/ops/causal_conv1d.h"
@@ -94,6 +96,19 @@ struct DeltaInputs {
   Shape output_shape() const { return {rows.tokens(), heads.value_heads, heads.value_dim}; }
   Shape pool_shape() const {
     return {rows.slots(), heads.value_heads, heads.value_dim, heads.key_dim};
+  }
+
+  // q, k and v of a token side by side, as they are behind the convolution, and NaN up to `width`.
+  Tensor Packed(int64_t width) const {
+    Tensor packed(q.type(), rows.tokens() * width, std::numeric_limits<float>::quiet_NaN());
+    for (int64_t t = 0; t < rows.tokens(); ++t) {
+      int64_t to = t * width;
+      for (const auto& [from, columns] :
+           {std::pair{&q, key_stride()}, {&k, key_stride()}, {&v, value_stride()}}) {
+        for (int64_t i = 0; i < columns; ++i) packed.set(to++, (*from)[t * columns + i]);
+      }
+    }
+    return packed;
   }
 
   // A pool of random states for the rows' slots.

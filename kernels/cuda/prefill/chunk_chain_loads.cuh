@@ -1,7 +1,6 @@
 // The warps that bring the chain's operands (chunk_chain_shared.cuh).
 #pragma once
 
-#include "kernels/cuda/device/panel.cuh"
 #include "kernels/cuda/prefill/chunk_chain_shared.cuh"
 #include "kernels/cuda/prefill/chunk_ring.cuh"
 
@@ -175,12 +174,12 @@ __device__ __forceinline__ void LoadRest(const ChunkSm90Params& p, const Work& w
     if (turn.again && half == 0) Take(p, before, work.head);
     if constexpr (Form::kOutput) {
       BarrierArriveExpect(end_full, sizeof(stage.x) + sizeof(stage.p) + kOutputFactorBytes);
-      fetch(stage.p, p.workspace.p, record, kPanel / 2, end_full);
+      fetch(stage.p, p.workspace.p, record, kPanelPieces / 2, end_full);
       CopyBulk(SharedAddress(stage.factors.for_o), factors.for_o, kOutputFactorBytes, end_full);
     } else {
       BarrierArriveExpect(end_full, sizeof(stage.x));
     }
-    fetch(stage.x, p.workspace.x, record, kPanel, end_full);
+    fetch(stage.x, p.workspace.x, record, kPanelPieces, end_full);
   }
 }
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/device/dtype.cuh"
-#include "kernels/cuda/device/tile.cuh"
+#include "kernels/cuda/device/panel.cuh"
 #include "kernels/cuda/prefill/chunk_sm90.h"
 
 namespace gdn::cuda::chain {
@@ -14,7 +14,6 @@ constexpr int kHalves = 2;  // of V
 constexpr int kRows = kSm90Dim / kHalves;
 constexpr int kBlocks = kChunk / kTileDim;
 constexpr int kDimTiles = kSm90Dim / kTileDim;
-constexpr int kPanel = kChunk * 8;  // 16-byte pieces of 64 x 64 elements
 // Bytes from token to token of v and o in shared memory: 16 more than they have, so that eight
 // tokens lie in different banks.
 constexpr int kValueStride = kRows * 2 + 16;
@@ -34,10 +33,10 @@ struct WithOutput {
 
   // One chunk's operands. Those of the first barrier are used up before those of the second.
   struct alignas(1024) Stage {
-    uint4 k[2 * kPanel];
-    uint4 q[2 * kPanel];
-    uint4 x[2 * kPanel];
-    uint4 p[kPanel];
+    uint4 k[2 * kPanelPieces];
+    uint4 q[2 * kPanelPieces];
+    uint4 x[2 * kPanelPieces];
+    uint4 p[kPanelPieces];
     unsigned char v[kWarpgroups][kChunk * kValueStride];
     ChunkFactors factors;
 
@@ -59,8 +58,8 @@ struct WithoutOutput {
   static constexpr int kAdvanceRegisters = 224;
 
   struct alignas(1024) Stage {
-    uint4 k[2 * kPanel];
-    uint4 x[2 * kPanel];
+    uint4 k[2 * kPanelPieces];
+    uint4 x[2 * kPanelPieces];
     unsigned char v[kWarpgroups][kChunk * kValueStride];
     ChunkFactors factors;
 

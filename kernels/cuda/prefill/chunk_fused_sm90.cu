@@ -11,7 +11,7 @@ namespace {
 // What the two roles have of an SM's 512 registers for a thread of each warpgroup.
 constexpr int kKeepRegisters = 176;
 constexpr int kMakeRegisters = 80;
-// static_assert(kHalves * kKeepRegisters + kMakers * kMakeRegisters <= 512);
+static_assert(kHalves * kKeepRegisters + kMakers * kMakeRegisters <= 512);
 
 __device__ void InitBarriers(Shared& shared) {
   for (uint64_t& barrier : shared.loaded) BarrierInit(SharedAddress(&barrier), 1);

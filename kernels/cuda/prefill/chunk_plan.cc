@@ -22,6 +22,11 @@ constexpr double kSmallLead = 0.1;  // of the chunks: not worth a launch of its 
 constexpr int64_t kBesideRow = 32;  // chunks that are
 constexpr int64_t kLongRow = 8;     // chunks beside which a row's beginning is short
 
+// Chunks of the longest row; the mean where it is not known.
+int64_t Longest(const ChunkSizes& sizes) {
+  return sizes.longest > 0 ? sizes.longest : (sizes.chunks + sizes.rows - 1) / sizes.rows;
+}
+
 // Of one SM, for a chunk of all heads.
 double PrepareMicros(const Heads& heads, int item_heads) {
   const int group = heads.value_heads / heads.key_heads;
@@ -35,7 +40,7 @@ double PreparedMicros(const Heads& heads, const ChunkSizes& sizes, int sms) {
   const double prepare = kPrepareOnAll * PrepareMicros(heads, kMaxItemHeads) * chunks / sms;
   const int pairs = sms / 2;
   const double chain =
-      std::max(static_cast<double>(sizes.longest), chunks * heads.value_heads / pairs);
+      std::max(static_cast<double>(Longest(sizes)), chunks * heads.value_heads / pairs);
   const double rows = static_cast<double>(sizes.rows) * heads.value_heads;
   return prepare + kChainChunk * chain + kChainStart * rows / pairs;
 }
@@ -64,8 +69,7 @@ double BesideMicros(const Heads& heads, const ChunkSizes& sizes, int sms) {
 double FusedMicros(const Heads& heads, const ChunkSizes& sizes, int sms) {
   const auto all = static_cast<double>(sizes.chunks + kFusedHeadChunks * sizes.rows);
   const double mean = all * heads.value_heads / sms;
-  const int64_t known = sizes.longest > 0 ? sizes.longest : sizes.chunks / sizes.rows;
-  const auto longest = static_cast<double>(known + kFusedHeadChunks);
+  const auto longest = static_cast<double>(Longest(sizes) + kFusedHeadChunks);
   const bool more = sizes.rows * heads.value_heads > sms;
   return kFusedChunk * (more ? std::max(longest, mean + longest / 2) : longest);
 }

@@ -12,9 +12,9 @@ inline constexpr int kMaxItemHeads = 2;
 inline constexpr int kFusedHeadChunks = 2;
 
 struct ChunkSizes {
-  int64_t rows = 0;
+  int64_t rows = 0;     // at least one
   int64_t chunks = 0;   // of all rows
-  int64_t longest = 0;  // chunks of a row at most; 0: not known, and not looked at
+  int64_t longest = 0;  // chunks of a row at most; 0: not known, taken for the mean
 };
 
 // Either a block of the fused kernel takes heads of rows one after another, or chunks are prepared

@@ -190,8 +190,8 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kGroups* kThreads, 1
     CopyAsyncCommit();
     Square kk, qk;
     MultiplyRows<T>(k, k, kk);
-    MarkReady(shared, ready,
-              heads);  // of the last item: before A takes the place of what it has sent
+    // Of the last item, before A takes the place of what it has sent.
+    MarkReady(shared, ready, heads);
     BeginHeads<T>(p, item, warp, k, gates, shared, kk, qk);
     FinishHeads<T>(p, item, warp, k, gates, qk, shared);
     if (more) LoadQueries<T>(p, next, shared);

@@ -44,7 +44,7 @@ namespace gdn::cuda {
 inline constexpr int kSm90Dim = 128;     // K and V
 inline constexpr int kPrepareWarps = 4;  // that prepare a chunk and head
 // Of a head, whose places are used again: more than are prepared at a time, and so few that those
-// of 32 heads, of 25 KiB, stay in L2.
+// of 32 heads, of 24 KiB, stay in L2.
 inline constexpr int kRingChunks = 16;
 
 // What the chain multiplies a chunk's tokens by.

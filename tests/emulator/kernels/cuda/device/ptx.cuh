@@ -32,7 +32,6 @@ inline unsigned LoadRelaxed(const unsigned* from) {
   return *from;
 }
 inline unsigned LoadAcquire(const unsigned* from) { return LoadRelaxed(from); }
-inline void StoreRelease(unsigned* to, unsigned value) { *to = value; }
 inline void MaxRelaxed(unsigned* to, unsigned value) { *to = max(*to, value); }
 inline void AddRelease(unsigned* to, unsigned value) { *to += value; }
 inline uint4 LoadStreaming(const void* from) { return *static_cast<const uint4*>(from); }
