@@ -174,7 +174,6 @@ __device__ __forceinline__ void AdvanceRow(int chunks, bool values, Turn<Form::k
     if (values) UnpackValues<T>(stage.v[warpgroup], v);
     const Factors for_y(stage.factors.for_y);
     BarrierWait(SharedAddress(&barriers.end_full[current]), turn.parity);
-
     turn.Next();
     WarpgroupWait();
     WarpgroupTouch(u);
@@ -210,9 +209,7 @@ __device__ __forceinline__ void AdvanceRow(int chunks, bool values, Turn<Form::k
       WarpgroupCommit();
     }
     const bool more = n + 1 < chunks;
-    if (more) {
-      BarrierWait(SharedAddress(&barriers.begin_full[turn.at]), turn.parity);
-    }
+    if (more) BarrierWait(SharedAddress(&barriers.begin_full[turn.at]), turn.parity);
     WarpgroupWait<Form::kOutput ? 1 : 0>();
     WarpgroupTouch(s);
     begin_next(shared.stages[turn.at], more);

@@ -14,7 +14,8 @@ constexpr int kLoadWarp = 2;
 // ---- what is brought
 
 // Begins to bring in the 128 values at column `column` of a tensor of less than 64 tokens, and
-// zeros for the others.
+// zeros for the others. As LoadPanels, in less code: what is seldom run takes no place in the
+// instruction cache from the rest.
 template <typename T>
 __device__ __forceinline__ void LoadTokens(const void* tensor, int64_t stride, int64_t column,
                                            const Place& at, uint4* to) {
