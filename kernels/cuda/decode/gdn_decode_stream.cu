@@ -12,60 +12,76 @@
 namespace gdn::cuda::decode {
 namespace {
 
+// By a warp: each lane that finds one copies a tap of a run. One after the other would take longer
+// than all else that the first states wait for.
 template <typename Io>
 __device__ void LoadWindow(const FusedGdnDecodeParams& p, const Work& work, Io* window,
                            uint32_t loaded, uint64_t policy) {
-  if (work.pad()) return BarrierArrive(loaded);
+  const int lane = threadIdx.x % 32, part = lane / kWidth, j = lane % kWidth;
   const Channels channels(p, work.key_head);
-  const int taps = work.has_state ? kWidth : 1;
-  BarrierArriveExpect(loaded, taps * channels.count() * sizeof(Io));
-  for (int part = 0; part < 3; ++part) {
-    const int channel = channels.Begin(part);
-    const unsigned bytes = channels.Count(part) * sizeof(Io);
-    for (int j = kWidth - taps; j < kWidth; ++j) {
-      const Io* from = j == kWidth - 1 ? static_cast<const Io*>(p.mixed_qkv) +
-                                             work.row * p.mixed_stride + channel
-                                       : ConvState<Io>(p, work, j, channel);
-      CopyBulk(SharedAddress(window + j * channels.count() + Channels::Place(part)), from, bytes,
-               loaded, policy);
-    }
+  const int taps = work.pad() ? 0 : work.has_state ? kWidth : 1;
+  if (lane == 0) BarrierArriveExpect(loaded, taps * channels.count() * sizeof(Io));
+  __syncwarp();
+  if (part >= 3 || j < kWidth - taps) return;
+  const int channel = channels.Begin(part);
+  const Io* from = j == kWidth - 1
+                       ? static_cast<const Io*>(p.mixed_qkv) + work.row * p.mixed_stride + channel
+                       : ConvState<Io>(p, work, j, channel);
+  CopyBulk(SharedAddress(window + j * channels.count() + Channels::Place(part)), from,
+           channels.Count(part) * sizeof(Io), loaded, policy);
+}
+
+// Brings the next part of a state to its place; null: there is nothing to bring.
+template <typename State>
+__device__ void LoadPart(const Part<State>* from, Shared<State>& shared, Cursor& stage,
+                         uint64_t policy) {
+  const uint32_t full = SharedAddress(&shared.full[stage.index]);
+  Wait(shared.free[stage.index], stage.parity ^ 1);
+  if (from != nullptr) {
+    BarrierArriveExpect(full, Part<State>::kBytes);
+    CopyBulk(SharedAddress(&shared.parts[stage.index]), from, Part<State>::kBytes, full, policy);
+  } else {
+    BarrierArrive(full);
   }
+  stage.Next();
+}
+
+// By a warp: the next work that no block has taken.
+__device__ Work Take(const FusedGdnDecodeParams& p) {
+  const unsigned count = static_cast<unsigned>(p.rows.count) * p.heads.key_heads;
+  unsigned taken = 0;
+  if (threadIdx.x % 32 == 0) {
+    taken = atomicAdd(p.faults, kTaken) / kTaken;
+    // Every work but a block's first is followed by one such addition: this was the last of all.
+    if (taken + 1 == count - gridDim.x) atomicAnd(p.faults, kFaultBits);
+  }
+  return WorkOf(p, 2 * gridDim.x + __shfl_sync(~0u, taken, 0));
 }
 
 // Takes works, of which the first two go by the block's number, and loads their states.
 template <typename Io, typename State>
-__device__ void LoadThread(const FusedGdnDecodeParams& p, Work work, Work second,
-                           Shared<State>& shared) {
+__device__ void LoadWarp(const FusedGdnDecodeParams& p, Work work, Work second,
+                         Shared<State>& shared) {
   const int group = GroupOf(p);
-  const unsigned count = static_cast<unsigned>(p.rows.count) * p.heads.key_heads;
+  const bool first_lane = threadIdx.x % 32 == 0;
   WorkList<State> works(p, shared);
   const uint64_t policy = KeepInL2();
   Cursor stage{Shared<State>::kStages};
   for (bool begun = true;; works.Advance()) {
-    works.Put(work);
+    if (first_lane) works.Put(work);
     if (work.row < 0) return;
+    __syncwarp();  // the place is free
     LoadWindow(p, work, works.template Window<Io>((2 + group) * kDim), works.loaded(), policy);
-    Wait(shared.begun, 0);  // small loads would queue behind these
-    for (int i = 0; i < group * kParts; ++i, stage.Next()) {
-      const uint32_t full = SharedAddress(&shared.full[stage.index]);
-      Wait(shared.free[stage.index], stage.parity ^ 1);
-      if (!work.pad() && work.has_state) {
-        BarrierArriveExpect(full, Part<State>::kBytes);
-        CopyBulk(SharedAddress(&shared.parts[stage.index]), StatesOf<State>(p, work) + i,
-                 Part<State>::kBytes, full, policy);
-      } else {
-        BarrierArrive(full);
+    __syncwarp();
+    if (first_lane) {
+      Wait(shared.begun, 0);  // small loads would queue behind these
+      const bool loads = !work.pad() && work.has_state;
+      for (int i = 0; i < group * kParts; ++i) {
+        LoadPart(loads ? StatesOf<State>(p, work) + i : nullptr, shared, stage, policy);
       }
     }
-    if (begun) {
-      work = second;
-      begun = false;
-      continue;
-    }
-    const unsigned taken = atomicAdd(p.faults, kTaken) / kTaken;
-    // Every work but a block's first is followed by one such addition: this was the last of all.
-    if (taken + 1 == count - gridDim.x) atomicAnd(p.faults, kFaultBits);
-    work = WorkOf(p, 2 * gridDim.x + taken);
+    work = begun ? second : Take(p);
+    begun = false;
   }
 }
 
@@ -275,7 +291,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     input.Run(first, shared);
   } else if (warp == kLoadWarp) {
     Begin();
-    if (first_lane) LoadThread<Io>(p, first, second, shared);
+    LoadWarp<Io>(p, first, second, shared);
   } else if (warp == kStoreWarp) {
     Begin();
     StoreWarp<Io>(p).Run(shared);
