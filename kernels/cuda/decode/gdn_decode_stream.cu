@@ -12,6 +12,11 @@
 namespace gdn::cuda::decode {
 namespace {
 
+__device__ void Begin() {
+  GridDependencyWait();
+  GridDependencyLaunch();
+}
+
 // By a warp: each lane that finds one copies a tap of a run. One after the other would take longer
 // than all else that the first states wait for.
 template <typename Io>
@@ -67,10 +72,10 @@ __device__ void LoadWarp(const FusedGdnDecodeParams& p, Work work, Work second,
   WorkList<State> works(p, shared);
   const uint64_t policy = KeepInL2();
   Cursor stage{Shared<State>::kStages};
-  for (bool begun = true;; works.Advance()) {
-    if (first_lane) works.Put(work);
-    if (work.row < 0) return;
-    __syncwarp();  // the place is free
+  if (first_lane) works.Put(work);
+  Begin();
+  for (bool begun = true; work.row >= 0; begun = false) {
+    __syncwarp();  // the work's place is free
     LoadWindow(p, work, works.template Window<Io>((2 + group) * kDim), works.loaded(), policy);
     __syncwarp();
     if (first_lane) {
@@ -81,7 +86,8 @@ __device__ void LoadWarp(const FusedGdnDecodeParams& p, Work work, Work second,
       }
     }
     work = begun ? second : Take(p);
-    begun = false;
+    works.Advance();
+    if (first_lane) works.Put(work);
   }
 }
 
@@ -259,11 +265,6 @@ __device__ void InitBarriers(Shared<State>& shared) {
   __syncthreads();
 }
 
-__device__ void Begin() {
-  GridDependencyWait();
-  GridDependencyLaunch();
-}
-
 // Grid: not more blocks than works.
 template <typename Io, typename State>
 __global__ void __launch_bounds__(kBlockThreads, 1)
@@ -290,7 +291,6 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
     Begin();
     input.Run(first, shared);
   } else if (warp == kLoadWarp) {
-    Begin();
     LoadWarp<Io>(p, first, second, shared);
   } else if (warp == kStoreWarp) {
     Begin();
