@@ -25,8 +25,8 @@ struct BatchPart {
   std::span<const std::string_view> input;
   uint64_t synthetic_seed = 0;  // not 0: uniform in [-1, 1) made by the backend from this seed
   std::byte* output = nullptr;  // [tokens, output width]; null: the answer is not wanted
-  // The backend's copy engines reach these bytes themselves: memory that it gave out or registered,
-  // or of the device. The host may not be able to read them.
+  // The backend's device reaches these bytes itself: memory that it gave out or registered, or its
+  // own. The host may not be able to read them.
   bool direct_input = false;
   bool direct_output = false;
   // Of a request that runs in pieces, the tokens before and after this one. They count for what is

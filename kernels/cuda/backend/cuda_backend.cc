@@ -65,6 +65,8 @@ class CudaBackend : public Backend {
   absl::Status Settle(const Errors& errors);
   StepShape ShapeOf(const Batch& batch) const;
   void Compute(int buffers, const StepShape& step, Errors& errors);
+  void Prepare(int buffers, int layer, const StepShape& step);
+  StepGraphs::Key KeyOf(int buffers, int layer, const StepShape& step) const;
   StepGraphs::Enqueue StepOf(int buffers, int layer, const StepShape& step);
   LayerPools PoolsOf(int layer) const;
   Staging& staging(int buffers) { return staging_[static_cast<size_t>(buffers)]; }
@@ -110,15 +112,19 @@ absl::Status CudaBackend::LoadLayer(int layer, const LayerWeights& weights) {
     step.rows = step.tokens = rows;
     if (rows > shape_.max_tokens) break;
     for (int buffers = 0; buffers < kDepth; ++buffers) {
-      graphs_.Prepare({layer, step.layout, rows, buffers}, StepOf(buffers, layer, step),
-                      staging(buffers).stream());
+      step.by_kernels = false;
+      Prepare(buffers, layer, step);
+      step.by_kernels = IsSmall(shape_, step);
+      if (step.by_kernels) Prepare(buffers, layer, step);
     }
   }
   return absl::OkStatus();
 }
 
 // All on the batch's own stream; only its ops wait for those of the batch before. So the host
-// gathers a batch, and the copy engines move it, while the one before computes.
+// gathers a batch, and the copy engines move it, while the one before computes. With none before it
+// there is nothing to do meanwhile, and a small step does without them: to take over from a copy
+// engine, or it from the kernels, takes longer than the copy.
 absl::Status CudaBackend::Begin(const Batch& batch) {
   if (!lost_.ok()) return lost_;
   const int buffers = (oldest_ + begun_) % kDepth;
@@ -171,6 +177,7 @@ StepShape CudaBackend::ShapeOf(const Batch& batch) const {
   step.form = RowForm::kSingle;
   step.rows = step.tokens = padded;
   step.chunks = 0;
+  step.by_kernels = begun_ == 1 && IsSmall(shape_, step);
   return step;
 }
 
@@ -178,23 +185,31 @@ StepShape CudaBackend::ShapeOf(const Batch& batch) const {
 void CudaBackend::Compute(int buffers, const StepShape& step, Errors& errors) {
   Staging& own = staging(buffers);
   const int layer = own.batch().layer;
-  for (const Staging& other : staging_) {
-    if (&other != &own) errors.Add("step", cudaStreamWaitEvent(own.stream(), other.computed(), 0));
+  if (begun_ > 1) {
+    errors.Add("step", cudaStreamWaitEvent(own.stream(), staging(oldest_).computed(), 0));
   }
   if (step.form == RowForm::kSingle) {
-    graphs_.Launch({layer, step.layout, step.rows, buffers}, StepOf(buffers, layer, step),
-                   own.stream(), errors);
+    graphs_.Launch(KeyOf(buffers, layer, step), StepOf(buffers, layer, step), own.stream(), errors);
   } else {
     StepOf(buffers, layer, step)(own.stream(), errors);
   }
   errors.Add("step", cudaEventRecord(own.computed(), own.stream()));
 }
 
+StepGraphs::Key CudaBackend::KeyOf(int buffers, int layer, const StepShape& step) const {
+  return {layer, step.layout, step.rows, step.by_kernels, buffers};
+}
+
+void CudaBackend::Prepare(int buffers, int layer, const StepShape& step) {
+  graphs_.Prepare(KeyOf(buffers, layer, step), StepOf(buffers, layer, step),
+                  staging(buffers).stream());
+}
+
 // What a decode graph holds.
 StepGraphs::Enqueue CudaBackend::StepOf(int buffers, int layer, const StepShape& step) {
   return [this, buffers, layer, step](cudaStream_t stream, Errors& errors) {
     pipeline_->Enqueue(layers_[static_cast<size_t>(layer)], PoolsOf(layer), step,
-                       staging(buffers).block(), staging(buffers).answer(), stream, errors);
+                       staging(buffers).memory(), stream, errors);
   };
 }
 

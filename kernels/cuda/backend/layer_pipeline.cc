@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/cuda/ops/fetch.h"
 #include "kernels/cuda/ops/ops.h"
 #include "kernels/cuda/ops/step_rows.h"
 
@@ -65,17 +66,22 @@ struct LayerPipeline::Step {
   const DeviceLayer& layer;
   const LayerPools& pools;
   const StepShape& shape;
+  const StepMemory& memory;
   StepBlock at;
-  std::byte* block;
   std::byte* core;  // [tokens, HV * V]
-  std::byte* answer;
   cudaStream_t stream;
   Errors& errors;
   Rows rows;
   Chunks chunks;
 
-  const std::byte* tensor(Kind kind) const { return block + at.tensor[static_cast<size_t>(kind)]; }
-  uint32_t* faults() const { return reinterpret_cast<uint32_t*>(block + at.faults); }
+  template <typename T>
+  T* Of(size_t offset) const {
+    return reinterpret_cast<T*>(memory.block + offset);
+  }
+  const std::byte* tensor(Kind kind) const {
+    return memory.block + at.tensor[static_cast<size_t>(kind)];
+  }
+  uint32_t* faults() const { return Of<uint32_t>(at.faults); }
 };
 
 struct LayerPipeline::CoreInput {
@@ -160,28 +166,31 @@ bool LayerPipeline::IsDecode(const StepShape& step) const {
 }
 
 void LayerPipeline::Enqueue(const DeviceLayer& layer, const LayerPools& pools,
-                            const StepShape& shape, std::byte* block, std::byte* answer,
-                            cudaStream_t stream, Errors& errors) {
-  std::byte* core = shape.layout == InputLayout::kHidden ? core_ : answer;
-  Step step = {layer,  pools, shape, StepBlock(shape_, shape), block, core, answer, stream,
-               errors, {},    {}};
-  const auto at = [&](size_t offset) { return block + offset; };
+                            const StepShape& shape, const StepMemory& memory, cudaStream_t stream,
+                            Errors& errors) {
+  std::byte* core = shape.layout == InputLayout::kHidden ? core_ : memory.answer;
+  Step step = {layer, pools, shape, memory, StepBlock(shape_, shape), core, stream, errors, {}, {}};
   step.rows.count = shape.rows;
-  step.rows.slots = reinterpret_cast<const int32_t*>(at(step.at.slots));
-  step.rows.has_initial_state = reinterpret_cast<const uint8_t*>(at(step.at.has_state));
+  step.rows.slots = step.Of<const int32_t>(step.at.slots);
+  step.rows.has_initial_state = step.Of<const uint8_t>(step.at.has_state);
   if (shape.form == RowForm::kAny) {
-    step.rows.offsets = reinterpret_cast<const int64_t*>(at(step.at.offsets));
-    step.chunks = {shape.chunks, reinterpret_cast<const int64_t*>(at(step.at.chunk_offsets)),
-                   reinterpret_cast<const int64_t*>(at(step.at.chunk_indices)),
-                   reinterpret_cast<const int64_t*>(at(step.at.longest_first)),
+    step.rows.offsets = step.Of<const int64_t>(step.at.offsets);
+    step.chunks = {shape.chunks, step.Of<const int64_t>(step.at.chunk_offsets),
+                   step.Of<const int64_t>(step.at.chunk_indices),
+                   step.Of<const int64_t>(step.at.longest_first),
                    (shape.longest + kChunk - 1) / kChunk};
   }
+  if (step.at.fetch_pieces > 0) FetchBlock(step);
   if (IsDecode(shape)) {
     Decode(step);
   } else {
     step.rows.slots = masked_;
     Prefill(step);
   }
+}
+
+void LayerPipeline::FetchBlock(const Step& step) {
+  step.errors.Add("fetch", Fetch(step.memory.fetches, step.at.fetch_pieces, step.stream));
 }
 
 // conv, gates, recurrence, norm and the check of the input in one kernel.
@@ -235,7 +244,7 @@ void LayerPipeline::Prefill(const Step& step) {
 }
 
 void LayerPipeline::CheckInput(const Step& step) {
-  const auto* slots = reinterpret_cast<const int32_t*>(step.block + step.at.slots);
+  const auto* slots = step.Of<const int32_t>(step.at.slots);
   CheckRowsParams p;
   p.rows = step.rows;
   p.rows.slots = slots;
@@ -416,7 +425,7 @@ void LayerPipeline::ProjectOutAndFinish(const Step& step, const void* classify) 
                               .x = step.core,
                               .x_stride = g_.value_size(),
                               .w = step.layer.out_proj,
-                              .y = step.answer,
+                              .y = step.memory.answer,
                               .y_stride = g_.hidden_size};
   step.errors.Add("out_proj", out_proj_->RunAndFinish(p, FinishOf(step, classify), step.stream));
 }
@@ -425,15 +434,18 @@ FinishRowsParams LayerPipeline::FinishOf(const Step& step, const void* classify)
   FinishRowsParams p;
   p.rows = step.rows;
   p.chunks = step.chunks;
-  p.keep = reinterpret_cast<const uint8_t*>(step.block + step.at.keep);
+  p.keep = step.Of<const uint8_t>(step.at.keep);
   p.io = shape_.io;
-  p.output = step.answer;
+  p.output = step.memory.answer;
   p.width = OutputWidth(g_, step.shape.layout);
   p.answers = step.pools.answers;
   p.answer_stride = step.pools.answer_stride;
   p.input = classify;
   p.input_width = g_.hidden_size;
   p.faults = step.faults();
+  if (!step.shape.by_kernels) return p;
+  p.answers_to = step.Of<void* const>(step.at.answers_to);
+  p.faults_to = step.memory.faults;
   return p;
 }
 

@@ -48,12 +48,11 @@ class LayerPipeline {
   // Whether rows of one token run as one kernel, and may come in RowForm::kSingle.
   bool fused() const { return fused_; }
 
-  // Enqueues the ops of a step whose block of bytes lies at `block`. Then the block's `faults` say
-  // what became of the rows (bits of kernels/ops/fused_gdn_decode.h), and `answer` [tokens,
-  // OutputWidth] io has the output. Successive steps share what lies between the two, so all run on
-  // one stream.
+  // Enqueues the ops of a step. Then the block's `faults` say what became of the rows (bits of
+  // kernels/ops/fused_gdn_decode.h), by kernels those of the host as well, and `answer` has the
+  // output. Successive steps share what lies between the two, so all run on one stream.
   void Enqueue(const DeviceLayer& layer, const LayerPools& pools, const StepShape& step,
-               std::byte* block, std::byte* answer, cudaStream_t stream, Errors& errors);
+               const StepMemory& memory, cudaStream_t stream, Errors& errors);
 
  private:
   struct Step;       // what the methods below hand on
@@ -62,6 +61,7 @@ class LayerPipeline {
   explicit LayerPipeline(const BackendShape& shape);
   absl::Status Allocate();
 
+  void FetchBlock(const Step& step);
   void Decode(const Step& step);
   void Prefill(const Step& step);
   void CheckInput(const Step& step);

@@ -28,6 +28,9 @@ RowFault FaultOf(uint32_t bits) {
 
 bool Stages(const BatchPart& part) { return part.output != nullptr && !part.direct_output; }
 
+// Kernels write 16 bytes at a time.
+bool KernelsReach(const std::byte* output) { return reinterpret_cast<uintptr_t>(output) % 16 == 0; }
+
 // Bytes [begin, end) of the answer: from the first that travels through pinned memory to the last.
 struct Staged {
   Staged(const Batch& batch, size_t width) {
@@ -56,6 +59,7 @@ absl::Status Staging::Allocate() {
   const size_t block = MostStepBytes(shape_);
   const size_t answer = static_cast<size_t>(shape_.max_tokens) * shape_.answer_row_bytes();
   const std::pair<Memory*, std::pair<Place, size_t>> wanted[] = {
+      {&fetches_, {Place::kPinned, kMostFetchPieces * sizeof(FetchPiece)}},
       {&pinned_in_, {Place::kPinned, block}},
       {&block_, {Place::kDevice, block}},
       {&answer_, {Place::kDevice, answer}},
@@ -65,6 +69,8 @@ absl::Status Staging::Allocate() {
     if (!made.ok()) return made.status();
     *memory = *std::move(made);
   }
+  std::memset(fetches_.data(), 0, fetches_.size());
+  fetch_list_ = FetchList({reinterpret_cast<FetchPiece*>(fetches_.data()), kMostFetchPieces});
   Errors errors;
   errors.Add("stream", cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   // Padding rows of a graph are computed from whatever lies there: let it be numbers.
@@ -77,12 +83,20 @@ absl::Status Staging::Allocate() {
   return errors.status();
 }
 
+StepMemory Staging::memory() const {
+  return {block_.data(), answer_.data(), fetch_list_.pieces(),
+          reinterpret_cast<uint32_t*>(pinned_out_.data())};
+}
+
 // Gathers in the order of the block, so that small parts travel together.
 void Staging::CopyIn(const Batch& batch, const StepShape& step, Errors& errors) {
   batch_ = batch;
   const StepBlock at(shape_, step);
   faults_ = at.faults;
+  by_kernels_ = step.by_kernels;
+  fetch_list_.Clear(at.fetch_pieces);
   FillRows(step, at);
+  if (by_kernels_) PrepareToSend(at);
   gathered_ = {0, at.input};
   PartTensor tensor;
   for (const InputTensor& t : InputTensors(shape_.geometry, batch.layout, shape_.io)) {
@@ -117,6 +131,21 @@ void Staging::FillRows(const StepShape& step, const StepBlock& at) {
                 .chunk_offsets = chunk_offsets,
                 .chunk_indices = reinterpret_cast<int64_t*>(block + at.chunk_indices)});
   LongestFirst({chunk_offsets, rows + 1}, reinterpret_cast<int64_t*>(block + at.longest_first));
+}
+
+// Where the kernels write; of the faults they tell those that there are.
+void Staging::PrepareToSend(const StepBlock& at) {
+  std::memset(pinned_out_.data(), 0, FaultBytes(batch_.rows()));
+  const size_t width = OutputRowBytes(shape_.geometry, batch_.layout, shape_.io);
+  auto* to = reinterpret_cast<std::byte**>(pinned_in_.data() + at.answers_to);
+  std::byte* staged = pinned_out_.data() + FaultBytes(batch_.rows());
+  for (const BatchPart& part : batch_.parts) {
+    const auto first = static_cast<size_t>(part.first_token);
+    const auto tokens = static_cast<size_t>(part.tokens);
+    std::byte* output = part.direct_output ? part.output : staged + first * width;
+    if (part.output == nullptr || !KernelsReach(output)) continue;
+    for (size_t i = 0; i < tokens; ++i) to[first + i] = output + i * width;
+  }
 }
 
 void Staging::CopyTensor(const BatchPart& part, const PartTensor& tensor, Errors& errors) {
@@ -164,6 +193,7 @@ void Staging::SendGathered(Errors& errors) {
 }
 
 void Staging::Send(size_t to, const void* from, size_t bytes, Errors& errors) {
+  if (fetch_list_.Add(static_cast<const std::byte*>(from), block_.data() + to, bytes)) return;
   errors.Add("copy in",
              cudaMemcpyAsync(block_.data() + to, from, bytes, cudaMemcpyDefault, stream_));
 }
@@ -174,15 +204,19 @@ void Staging::Receive(std::byte* to, const std::byte* from, size_t bytes, Errors
 
 void Staging::CopyOut(Errors& errors) {
   const size_t width = OutputRowBytes(shape_.geometry, batch_.layout, shape_.io);
-  Receive(pinned_out_.data(), block_.data() + faults_,
-          static_cast<size_t>(batch_.rows()) * sizeof(uint32_t), errors);
+  if (!by_kernels_) {
+    Receive(pinned_out_.data(), block_.data() + faults_,
+            static_cast<size_t>(batch_.rows()) * sizeof(uint32_t), errors);
+  }
   for (const BatchPart& part : batch_.parts) {
     if (part.output == nullptr || !part.direct_output) continue;
+    if (by_kernels_ && KernelsReach(part.output)) continue;
     Receive(part.output, answer_.data() + static_cast<size_t>(part.first_token) * width,
             static_cast<size_t>(part.tokens) * width, errors);
   }
   size_t event = 0;
   errors.Add("copy out", cudaEventRecord(copied_out_[event++], stream_));
+  if (by_kernels_) return;
   const Staged staged(batch_, width);
   std::byte* to = pinned_out_.data() + FaultBytes(batch_.rows());
   for (size_t at = staged.begin; at < staged.end; at += kSlice) {
@@ -197,7 +231,7 @@ void Staging::HandOut(std::span<RowFault> faults, Errors& errors) {
   errors.Add("step", cudaEventSynchronize(copied_out_[event++]));
   const Staged staged(batch_, OutputRowBytes(shape_.geometry, batch_.layout, shape_.io));
   for (size_t at = staged.begin; at < staged.end && errors.ok(); at += kSlice) {
-    errors.Add("step", cudaEventSynchronize(copied_out_[event++]));
+    if (!by_kernels_) errors.Add("step", cudaEventSynchronize(copied_out_[event++]));
     HandOutSlice(at, std::min(at + kSlice, staged.end));
   }
   const auto* bits = reinterpret_cast<const uint32_t*>(pinned_out_.data());

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "kernels/backend.h"
 #include "kernels/cuda/backend/errors.h"
+#include "kernels/cuda/backend/fetch_list.h"
 #include "kernels/cuda/backend/memory.h"
 #include "kernels/cuda/backend/step_block.h"
 
@@ -26,23 +27,24 @@ class Staging {
   // Takes the memory for the largest batch.
   absl::Status Allocate();
 
-  // Enqueues the copy of the batch to block(): what is known of its rows, and its input. Gathers on
-  // the calling thread what the copy engines do not reach.
+  // Enqueues the copy of the batch to the device: what is known of its rows, and its input. Gathers
+  // on the calling thread what the device does not reach.
   void CopyIn(const Batch& batch, const StepShape& step, Errors& errors);
 
-  // Enqueues the copy of the faults and of the answer that somebody wants.
+  // Enqueues the copy of the faults and of the answer that somebody wants, where the step's kernels
+  // do not write them by themselves.
   void CopyOut(Errors& errors);
 
-  // Waits for what CopyOut enqueued, and hands it out: the answer to the batch's parts, and the
-  // bits of kernels/ops/fused_gdn_decode.h to `faults` [rows].
+  // Waits for the step and what CopyOut enqueued, and hands it out: the answer to the batch's
+  // parts, and the bits of kernels/ops/fused_gdn_decode.h to `faults` [rows].
   void HandOut(std::span<RowFault> faults, Errors& errors);
 
   const Batch& batch() const { return batch_; }
   cudaStream_t stream() const { return stream_; }
   // Recorded once the batch's ops are enqueued.
   cudaEvent_t computed() const { return computed_; }
-  std::byte* block() const { return block_.data(); }    // laid out as StepBlock says
-  std::byte* answer() const { return answer_.data(); }  // [tokens, output width]
+  // Where the batch's ops find it and leave its answer; always the same.
+  StepMemory memory() const;
 
  private:
   // Bytes of the block.
@@ -63,6 +65,7 @@ class Staging {
   };
 
   void FillRows(const StepShape& step, const StepBlock& at);
+  void PrepareToSend(const StepBlock& at);
   void CopyTensor(const BatchPart& part, const PartTensor& tensor, Errors& errors);
   void Gather(const BatchPart& part, size_t offset, size_t bytes, size_t to, Errors& errors);
   void SendPieces(const BatchPart& part, size_t offset, size_t bytes, size_t to, Errors& errors);
@@ -73,12 +76,15 @@ class Staging {
 
   BackendShape shape_;
   Batch batch_;
-  size_t faults_ = 0;  // their offset in the block
-  Range gathered_;     // in pinned memory and not yet sent
+  size_t faults_ = 0;        // their offset in the block
+  bool by_kernels_ = false;  // as of StepShape
+  Range gathered_;           // in pinned memory and not yet sent
+  FetchList fetch_list_;
 
   cudaStream_t stream_ = nullptr;
   cudaEvent_t computed_ = nullptr;
   std::vector<cudaEvent_t> copied_out_;  // faults and direct parts, then each slice
+  Memory fetches_;                       // of the list
   Memory pinned_in_;
   Memory block_;
   Memory answer_;

@@ -23,7 +23,23 @@ class Placer {
   size_t end_ = 0;
 };
 
+// Each part in memory of its own begins another piece.
+size_t FetchPieces(size_t bytes) {
+  constexpr size_t kSpare = 8;
+  return std::min(bytes / FetchPiece::kMostBytes + kSpare, kMostFetchPieces);
+}
+
 }  // namespace
+
+bool IsSmall(const BackendShape& backend, const StepShape& shape) {
+  if (shape.form != RowForm::kSingle) return false;
+  size_t row_bytes = 0;
+  for (const InputTensor& t : InputTensors(backend.geometry, shape.layout, backend.io)) {
+    row_bytes += t.row_bytes();
+  }
+  const size_t answer_bytes = OutputRowBytes(backend.geometry, shape.layout, backend.io);
+  return answer_bytes % 16 == 0 && row_bytes * static_cast<size_t>(shape.rows) <= kMostSmallBytes;
+}
 
 StepBlock::StepBlock(const BackendShape& backend, const StepShape& shape) {
   const auto rows = static_cast<size_t>(shape.rows);
@@ -32,6 +48,7 @@ StepBlock::StepBlock(const BackendShape& backend, const StepShape& shape) {
   slots = placer.Place(rows * sizeof(int32_t));
   has_state = placer.Place(rows);
   keep = placer.Place(rows);
+  if (shape.by_kernels) answers_to = placer.Place(rows * sizeof(void*));
   if (shape.form == RowForm::kAny) {
     offsets = placer.Place((rows + 1) * sizeof(int64_t));
     chunk_offsets = placer.Place((rows + 1) * sizeof(int64_t));
@@ -44,6 +61,10 @@ StepBlock::StepBlock(const BackendShape& backend, const StepShape& shape) {
         placer.Place(t.row_bytes() * static_cast<size_t>(shape.tokens));
   }
   bytes = placer.end();
+  // Other layouts have no kernel between the one that fetches and the first that looks at its rows
+  // ahead of time.
+  const bool fetches = shape.by_kernels && shape.layout == InputLayout::kHidden;
+  if (fetches) fetch_pieces = FetchPieces(bytes);
 }
 
 size_t MostStepBytes(const BackendShape& backend) {

@@ -1,4 +1,5 @@
-// Decode steps captured as graphs: one for each layer, layout, number of rows and set of buffers.
+// Decode steps captured as graphs: one for each layer, layout, number of rows, way of the bytes and
+// set of buffers.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -24,11 +25,12 @@ class StepGraphs {
     int layer = 0;
     InputLayout layout = InputLayout::kHidden;
     int64_t rows = 0;
+    bool by_kernels = false;  // as of StepShape
     int buffers = 0;
 
     friend bool operator<(const Key& a, const Key& b) {
-      return std::tie(a.layer, a.layout, a.rows, a.buffers) <
-             std::tie(b.layer, b.layout, b.rows, b.buffers);
+      return std::tie(a.layer, a.layout, a.rows, a.by_kernels, a.buffers) <
+             std::tie(b.layer, b.layout, b.rows, b.by_kernels, b.buffers);
     }
   };
 

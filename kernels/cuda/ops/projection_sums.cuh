@@ -81,6 +81,7 @@ class Outputs {
     if (finish.faults == nullptr || pair.token >= p.tokens) return;
     slot_ = finish.rows.slot(pair.token);
     keep_ = finish.keep[pair.token] != 0;
+    if (finish.answers_to != nullptr) to_ = static_cast<T*>(finish.answers_to[pair.token]);
   }
 
   // Of the sixteen outputs from `sixteen` on.
@@ -90,27 +91,36 @@ class Outputs {
     const uint32_t bits = slot_ < 0 ? 0 : PackPair<T>(y.x, y.y);
     T* to = static_cast<T*>(p_.y) + pair_.token * p_.y_stride + output;
     *reinterpret_cast<uint32_t*>(to) = bits;
+    if (to_ != nullptr) *reinterpret_cast<uint32_t*>(to_ + output) = bits;
     if (finish_.faults != nullptr && slot_ >= 0) Finish(output, bits);
   }
 
   // Of the rows with a fault in what the layer made of their input, the block's share: whether the
   // input itself has one. By all threads of the block.
   __device__ void Classify() const {
-    if (finish_.faults == nullptr || finish_.input == nullptr) return;
+    if (finish_.faults == nullptr) return;
     for (int64_t row = blockIdx.x; row < p_.tokens; row += gridDim.x) {
       if (finish_.rows.slot(row) < 0 || !HasFault(row)) continue;
-      const T* input = static_cast<const T*>(finish_.input) + row * finish_.input_width;
-      bool bad = false;
-      for (int64_t i = threadIdx.x; i < finish_.input_width; i += kThreads) {
-        bad |= !isfinite(ToFloat(input[i]));
-      }
-      if (__syncthreads_or(bad) || threadIdx.x != 0) continue;
+      const bool bad = finish_.input == nullptr || __syncthreads_or(InputNonFinite(row));
+      if (threadIdx.x != 0) continue;
+      Tell(row, bad ? kFaultNonFinite : kFaultOverflow);
+      if (bad) continue;
       atomicOr(finish_.faults + row, kFaultOverflow);
       atomicAnd(finish_.faults + row, ~kFaultNonFinite);
     }
   }
 
  private:
+  // The thread's share.
+  __device__ bool InputNonFinite(int64_t row) const {
+    const T* input = static_cast<const T*>(finish_.input) + row * finish_.input_width;
+    bool bad = false;
+    for (int64_t i = threadIdx.x; i < finish_.input_width; i += kThreads) {
+      bad |= !isfinite(ToFloat(input[i]));
+    }
+    return bad;
+  }
+
   __device__ bool HasFault(int64_t row) const {
     return (LoadRelaxed(finish_.faults + row) & kFaultNonFinite) != 0;
   }
@@ -123,7 +133,13 @@ class Outputs {
     const T* y = reinterpret_cast<const T*>(&bits);
     const bool bad = !isfinite(ToFloat(y[0])) || !isfinite(ToFloat(y[1]));
     // A row with a fault in its input keeps that one, whatever its output is.
-    if (bad && !HasFault(pair_.token)) atomicOr(finish_.faults + pair_.token, kFaultOverflow);
+    if (!bad || HasFault(pair_.token)) return;
+    atomicOr(finish_.faults + pair_.token, kFaultOverflow);
+    Tell(pair_.token, kFaultOverflow);
+  }
+
+  __device__ void Tell(int64_t row, uint32_t fault) const {
+    if (finish_.faults_to != nullptr) finish_.faults_to[row] = fault;
   }
 
   const ProjectionParams& p_;
@@ -131,6 +147,7 @@ class Outputs {
   OutputPair pair_;
   int64_t slot_ = 0;
   bool keep_ = false;
+  T* to_ = nullptr;  // of the token's answer, beside p.y
 };
 
 }  // namespace gdn::cuda::projection

@@ -126,6 +126,10 @@ __global__ void MaskRowsKernel(MaskRowsParams p) {
   if (row < p.rows) p.masked[row] = p.faults[row] == 0 ? p.slots[row] : -1;
 }
 
+__device__ void Tell(const FinishRowsParams& p, int64_t row, uint32_t faults) {
+  if (p.faults_to != nullptr && faults != 0) p.faults_to[row] = faults;
+}
+
 // Grid: chunks and pieces of a chunk, or rows of one token.
 template <typename Io>
 __global__ void __launch_bounds__(kThreads)
@@ -134,6 +138,7 @@ __global__ void __launch_bounds__(kThreads)
   const bool keep = p.keep[piece.row] != 0;
   const bool single = p.rows.offsets == nullptr;
   int64_t slot = single ? p.rows.slot(piece.row) : 0;
+  Io* to = p.answers_to == nullptr ? nullptr : static_cast<Io*>(p.answers_to[piece.row]);
   GridDependencyWait();
   GridDependencyLaunch();
   if (!single) slot = p.rows.slot(piece.row);
@@ -142,6 +147,7 @@ __global__ void __launch_bounds__(kThreads)
   if (slot < 0) {
     for (int64_t i = threadIdx.x; i < piece.tokens() * p.width; i += kThreads) {
       output[i] = FromFloat<Io>(0.0f);
+      if (to != nullptr) to[i] = FromFloat<Io>(0.0f);
     }
     return;
   }
@@ -157,21 +163,27 @@ __global__ void __launch_bounds__(kThreads)
       [&](int64_t i, uint4 pack) {
         bad |= PackNonFinite<Io>(pack);
         if (answer != nullptr) reinterpret_cast<uint4*>(answer)[i] = pack;
+        if (to != nullptr) reinterpret_cast<uint4*>(to)[i] = pack;
       },
       [&](int64_t i, Io x) {
         bad |= NonFinite(x);
         if (answer != nullptr) answer[i] = x;
+        if (to != nullptr) to[i] = x;
       });
   bad = __syncthreads_or(bad);
   const bool classify = p.input != nullptr && (faults & kFaultNonFinite) != 0;
   if (!classify) {
-    if (bad && threadIdx.x == 0) atomicOr(p.faults + piece.row, kFaultOverflow);
-    return;
+    if (threadIdx.x != 0) return;
+    if (bad) atomicOr(p.faults + piece.row, kFaultOverflow);
+    return Tell(p, piece.row, bad ? faults | kFaultOverflow : faults);
   }
   if (piece.first != piece.begin) return;
   const Io* input = static_cast<const Io*>(p.input) + piece.begin * p.input_width;
   bad = ShareNonFinite(input, p.input_width, p.input_width, piece.end - piece.begin);
-  if (!__syncthreads_or(bad) && threadIdx.x == 0) p.faults[piece.row] = kFaultOverflow;
+  bad = __syncthreads_or(bad);
+  if (threadIdx.x != 0) return;
+  if (!bad) p.faults[piece.row] = kFaultOverflow;
+  Tell(p, piece.row, bad ? faults : kFaultOverflow);
 }
 
 dim3 Pieces(const Chunks& chunks) {

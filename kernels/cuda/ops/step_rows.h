@@ -51,8 +51,8 @@ cudaError_t MaskRows(const MaskRowsParams& p, cudaStream_t stream);
 
 // The end of a step: rows with NaN or infinity in their output get kFaultOverflow, and rows that
 // keep their answer have it copied to the pool. The output of PAD rows becomes zero. `keep`, the
-// rows' offsets and chunks and, without offsets, their slots are read before the kernel that
-// precedes on the stream has ended: it must not be what writes them.
+// rows' offsets and chunks and, without offsets, their slots and `answers_to` are read before the
+// kernel that precedes on the stream has ended: it must not be what writes them.
 struct FinishRowsParams {
   Rows rows;                      // null offsets: every row has one token
   Chunks chunks;                  // without offsets not looked at
@@ -67,6 +67,10 @@ struct FinishRowsParams {
   const void* input = nullptr;  // [T, input_width] dense, io
   int64_t input_width = 0;
   uint32_t* faults = nullptr;  // [N]
+  // For rows of one token, and where given: where each row's output goes as well (null: nowhere;
+  // else on 16 bytes), and its faults if it has any. Of the host or of the device.
+  void* const* answers_to = nullptr;  // [N]
+  uint32_t* faults_to = nullptr;      // [N]
 };
 cudaError_t FinishRows(const FinishRowsParams& p, cudaStream_t stream);
 

@@ -116,6 +116,7 @@ class TimedStep {
     batch_.parts = {&part_, 1};
     step_.rows = rows;
     step_.tokens = tokens;
+    step_.by_kernels = rows == tokens && IsSmall(shape_, step_);
     if (rows == tokens) return;
     flags_.assign(slots_.size(), 0);
     step_.form = cuda::RowForm::kAny;
@@ -125,10 +126,10 @@ class TimedStep {
 
   void Compute(cudaStream_t stream) {
     const auto enqueue = [this](cudaStream_t to, cuda::Errors& errors) {
-      pipeline_->Enqueue(layer_, pools_, step_, staging_.block(), staging_.answer(), to, errors);
+      pipeline_->Enqueue(layer_, pools_, step_, staging_.memory(), to, errors);
     };
     if (step_.form == cuda::RowForm::kAny) return enqueue(stream, errors_);
-    graphs_.Launch({0, step_.layout, step_.rows, 0}, enqueue, stream, errors_);
+    graphs_.Launch({.rows = step_.rows}, enqueue, stream, errors_);
   }
 
   void Record(int event) {

@@ -12,7 +12,7 @@ namespace gdn::bench {
 // the host's time is no part of it.
 struct DeviceTime {
   double step = 0;     // from the start of its first copy-in to the end of its last copy-out
-  double kernels = 0;  // between the copies
+  double kernels = 0;  // between the copies; those of a small step copy by themselves
 };
 
 // `rows` rows of `tokens` together, the first slots of the shape, on a stream of its own.

@@ -1,15 +1,18 @@
 // Whole layers by the backend's own pipeline, hidden states in and out: hidden 2048, 16/32 heads,
 // bf16, fp32 state. `layer` is everything that a step does on the device but the copies from and to
-// the host, `step` is with these, from pinned memory and to it, one after the other. A prefill's
-// layer stands beside the time of its GEMMs and of the delta rule alone.
+// the host, `step` is with these, from pinned memory and to it, one after the other; small ones
+// fetch and send by themselves, as in the backend where no other is before them. A prefill's layer
+// stands beside the time of its GEMMs and of the delta rule alone.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/backend/fetch_list.h"
 #include "kernels/cuda/backend/layer_pipeline.h"
 #include "kernels/cuda/backend/memory.h"
 #include "tests/bench/cuda/cases.h"
@@ -92,12 +95,17 @@ class Layers {
     auto pipeline = cuda::LayerPipeline::Make(shape_);
     Check(pipeline.status());
     pipeline_ = *std::move(pipeline);
-    block_ = MakeBlock();
     answer_ = Buffer(static_cast<size_t>(tokens) * shape_.answer_row_bytes());
-    in_ = Pinned(block_.size());
     faults_ = Pinned(static_cast<size_t>(rows) * sizeof(uint32_t));
     out_ = Pinned(answer_.size());
-    bench::Check(cudaMemcpy(in_.data(), block_.bytes(), in_.size(), cudaMemcpyDefault), "block");
+    whole_ = step_;
+    whole_.by_kernels = IsSmall(shape_, step_);
+    block_ = MakeBlock(step_);
+    whole_block_ = MakeBlock(whole_);
+    in_ = Pinned(whole_block_.size());
+    bench::Check(cudaMemcpy(in_.data(), whole_block_.bytes(), in_.size(), cudaMemcpyDefault),
+                 "block");
+    if (whole_.by_kernels) PrepareToFetch();
   }
 
   // Of weights and states, read and where they are states also written.
@@ -111,28 +119,52 @@ class Layers {
 
   // The block in, the layer, faults and answer out.
   cudaError_t LaunchStep(int i, cudaStream_t stream) {
+    const cuda::StepMemory memory = {whole_block_.bytes(), answer_.bytes(), pieces(),
+                                     reinterpret_cast<uint32_t*>(faults_.data())};
+    if (whole_.by_kernels) return Launch(i, whole_, memory, stream);
     const auto copy = [&](std::byte* to, const std::byte* from, size_t bytes) {
       errors_.Add("copy", cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream));
     };
-    copy(block_.bytes(), in_.data(), in_.size());
-    Launch(i, stream);
-    copy(faults_.data(), block_.bytes() + cuda::StepBlock(shape_, step_).faults, faults_.size());
+    copy(memory.block, in_.data(), in_.size());
+    Launch(i, whole_, memory, stream);
+    copy(faults_.data(), memory.block + cuda::StepBlock(shape_, whole_).faults, faults_.size());
     copy(out_.data(), answer_.bytes(), out_.size());
     return cudaSuccess;
   }
 
   cudaError_t Launch(int i, cudaStream_t stream) {
+    return Launch(i, step_, {block_.bytes(), answer_.bytes()}, stream);
+  }
+
+ private:
+  cudaError_t Launch(int i, const cuda::StepShape& step, const cuda::StepMemory& memory,
+                     cudaStream_t stream) {
     const Layer& layer = layers_[static_cast<size_t>(i % kLayers)];
-    pipeline_->Enqueue(layer.weights, layer.pools, step_, block_.bytes(), answer_.bytes(), stream,
-                       errors_);
+    pipeline_->Enqueue(layer.weights, layer.pools, step, memory, stream, errors_);
     Check(errors_.status());
     return cudaSuccess;
   }
 
- private:
+  cuda::FetchPiece* pieces() const { return reinterpret_cast<cuda::FetchPiece*>(pieces_.data()); }
+
+  // All of the block, and where the answers go.
+  void PrepareToFetch() {
+    const cuda::StepBlock at(shape_, whole_);
+    pieces_ = Pinned(at.fetch_pieces * sizeof(cuda::FetchPiece));
+    std::memset(pieces_.data(), 0, pieces_.size());
+    cuda::FetchList list({pieces(), at.fetch_pieces});
+    list.Clear(at.fetch_pieces);
+    list.Add(in_.data(), whole_block_.bytes(), in_.size());
+    const size_t row_bytes = OutputRowBytes(shape_.geometry, whole_.layout, shape_.io);
+    auto* to = reinterpret_cast<std::byte**>(in_.data() + at.answers_to);
+    for (int64_t row = 0; row < whole_.rows; ++row) {
+      to[row] = out_.data() + static_cast<size_t>(row) * row_bytes;
+    }
+  }
+
   // Row i has slot i; decodes go on from a state, prefills begin.
-  Buffer MakeBlock() const {
-    const cuda::StepBlock at(shape_, step_);
+  Buffer MakeBlock(const cuda::StepShape& step) const {
+    const cuda::StepBlock at(shape_, step);
     std::vector<std::byte> host(at.bytes);
     auto* slots = reinterpret_cast<int32_t*>(host.data() + at.slots);
     const bool decode = step_.form == cuda::RowForm::kSingle;
@@ -156,13 +188,13 @@ class Layers {
   }
 
   BackendShape shape_;
-  cuda::StepShape step_;
+  cuda::StepShape step_, whole_;  // without and with the copies
   DeviceRows rows_;
   std::vector<Layer> layers_;
   std::unique_ptr<cuda::LayerPipeline> pipeline_;
-  Buffer block_;
+  Buffer block_, whole_block_;
   Buffer answer_;
-  cuda::Memory in_, faults_, out_;  // on the host: the block, and what comes back
+  cuda::Memory in_, pieces_, faults_, out_;  // on the host: the block, and what comes back
   cuda::Errors errors_;
 };
 
