@@ -2,6 +2,7 @@
 // which there are kernels of their own.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <limits>
 #include <utility>
@@ -161,6 +162,43 @@ TEST_P(Chunk128, ManyRaggedRows) {
   CheckManyRows(*GetParam(), kBf16, 2, 2, ManyRows(100, {1, 64, 130, 0, 63, 65, 200}), true);
   CheckManyRows(*GetParam(), kBf16, 1, 3, ManyRows(130, {70, 0, 0, 129, 1}), true);
   CheckManyRows(*GetParam(), kBf16, 1, 5, ManyRows(70, {70, 0, 129}), false);
+}
+
+// So that what a half leaves to the next shows in all of it.
+void DecayLess(DeltaInputs& in) {
+  for (int64_t i = 0; i < in.g.size(); ++i) in.g.set(i, in.g[i] * 0.01f);
+}
+
+// Somewhat more heads than SMs, so that they get on by halves in turn, with a PAD row and one
+// without a state before: as where nothing is fused, which is so with an output of fp32.
+TEST_P(Chunk128, SomewhatMoreHeadsThanSms) {
+  constexpr int kRows = 4;
+  const int processors = GetParam()->processors == nullptr ? 0 : GetParam()->processors();
+  const int key_heads = std::max(processors * 3 / 2 / kRows / 3, 1);
+  DeltaInputs in(47, {{1408, 1400, 1380, 1345}, {key_heads, 3 * key_heads, 128, 128}},
+                 DType::kBf16);
+  DecayLess(in);
+  in.rows.set_initial_state(true);
+  in.rows.set_initial_state(2, false);
+  in.rows.slot(1) = -1;
+  Tensor pool = in.Pool(3, DType::kFp32);
+  Tensor truth_pool = pool;
+  Tensor truth(DType::kFp32, in.rows.tokens() * in.value_stride());
+  Tensor o(DType::kBf16, truth.size(), 99.0f);
+  GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(&truth_pool, &truth, true));
+  GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(&pool, &o, true));
+  EXPECT_TRUE(Close(o, truth, in.output_shape(), Within(2e-2)));
+  EXPECT_TRUE(Close(pool, truth_pool, in.pool_shape(), Within(2e-2)));
+}
+
+// The same with rows of one chunk and of none, on a device of 16 SMs.
+TEST_P(Chunk128, SomewhatMoreHeadsThanSixteenSms) {
+  std::vector<int64_t> lengths(10, 2500);
+  lengths.insert(lengths.begin() + 3, 0);
+  lengths.push_back(40);
+  DeltaInputs in(48, {lengths, {1, 2, 128, 128}}, DType::kBf16);
+  DecayLess(in);
+  CheckWithState(*GetParam(), in, 4);
 }
 
 TEST_P(Chunk128, ManyRowsOfEveryType) {

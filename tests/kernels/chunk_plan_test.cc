@@ -13,12 +13,16 @@ constexpr Heads Layer(int key_heads, int value_heads) { return {key_heads, value
 
 // Of rows that are equal.
 ChunkPlan Plan(const Heads& heads, int64_t rows, int64_t chunks, int sms) {
-  return PlanChunks(heads, {rows, chunks, (chunks + rows - 1) / rows}, sms);
+  return PlanChunks(heads, {rows, chunks, (chunks + rows - 1) / rows}, sms, Fusing::kWholeRows);
+}
+
+ChunkPlan PlanHalves(const Heads& heads, int64_t rows, int64_t chunks, int sms) {
+  return PlanChunks(heads, {rows, chunks, (chunks + rows - 1) / rows}, sms, Fusing::kHalves);
 }
 
 // One that may not be fused.
 ChunkPlan PlanPrepared(const Heads& heads, int64_t rows, int64_t chunks, int sms) {
-  return PlanChunks(heads, {rows, chunks, (chunks + rows - 1) / rows}, sms, /*may_fuse=*/false);
+  return PlanChunks(heads, {rows, chunks, (chunks + rows - 1) / rows}, sms, Fusing::kNone);
 }
 
 void ExpectSound(const Heads& heads, int64_t rows, int64_t chunks, int sms) {
@@ -26,6 +30,14 @@ void ExpectSound(const Heads& heads, int64_t rows, int64_t chunks, int sms) {
                                     << " rows, " << chunks << " chunks, " << sms << " SMs");
   const ChunkPlan fused = Plan(heads, rows, chunks, sms);
   EXPECT_LE(fused.fused_blocks, std::min<int64_t>(sms, rows * heads.value_heads));
+  EXPECT_FALSE(fused.phases);
+  const ChunkPlan halves = PlanHalves(heads, rows, chunks, sms);
+  EXPECT_LE(halves.fused_blocks, sms);
+  if (halves.phases) {
+    EXPECT_GE(halves.fused_blocks / 2 * kPhases, rows * heads.value_heads);
+  } else {
+    EXPECT_EQ(halves.fused_blocks, fused.fused_blocks);
+  }
   const ChunkPlan plan = PlanPrepared(heads, rows, chunks, sms);
   EXPECT_EQ(plan.fused_blocks, 0);
   EXPECT_GE(plan.item_heads, 1);
@@ -72,7 +84,7 @@ TEST(ChunkPlan, OneLongRowIsPreparedBesideItsChain) {
 }
 
 TEST(ChunkPlan, RowsFollowOneAnotherWhereTheLongestIsHalfOfAll) {
-  const ChunkPlan plan = PlanChunks(Layer(16, 32), {8, 131, 64}, kSms);
+  const ChunkPlan plan = PlanChunks(Layer(16, 32), {8, 131, 64}, kSms, Fusing::kHalves);
   EXPECT_EQ(plan.fused_blocks, 0);
   EXPECT_EQ(plan.lead_chunks, 0);
   EXPECT_EQ(plan.beside_blocks, 68);
@@ -80,7 +92,7 @@ TEST(ChunkPlan, RowsFollowOneAnotherWhereTheLongestIsHalfOfAll) {
 }
 
 TEST(ChunkPlan, OneRowIsTheLongestThoughNotKnown) {
-  const ChunkPlan plan = PlanChunks(Layer(4, 8), {.rows = 1, .chunks = 512}, kSms);
+  const ChunkPlan plan = PlanChunks(Layer(4, 8), {.rows = 1, .chunks = 512}, kSms, Fusing::kHalves);
   EXPECT_EQ(plan.lead_chunks, 0);
   EXPECT_EQ(plan.beside_blocks, 116);
 }
@@ -144,6 +156,16 @@ TEST(ChunkPlan, HeadsForAlmostAllSmsAreFused) {
   EXPECT_EQ(Plan(Layer(16, 48), 4, 512, kSms).fused_blocks, kSms);
 }
 
+TEST(ChunkPlan, SomewhatMoreHeadsThanSmsGetOnInPhases) {
+  const ChunkPlan plan = PlanHalves(Layer(16, 48), 4, 512, kSms);
+  EXPECT_TRUE(plan.phases);
+  EXPECT_EQ(plan.fused_blocks, 128);
+  EXPECT_EQ(PlanHalves(Layer(16, 48), 4, 509, kSms).fused_blocks, 128);
+  // Not where two heads a block are as good, nor where a phase would be over before it has begun.
+  EXPECT_FALSE(PlanHalves(Layer(16, 64), 4, 512, kSms).phases);
+  EXPECT_FALSE(PlanHalves(Layer(16, 48), 4, 32, kSms).phases);
+}
+
 TEST(ChunkPlan, FewHeadsOfLongRowsAreNotFused) {
   for (const int64_t chunks : {16, 128, 2048}) {
     EXPECT_EQ(Plan(Layer(16, 32), 1, chunks, kSms).fused_blocks, 0);
@@ -153,12 +175,12 @@ TEST(ChunkPlan, FewHeadsOfLongRowsAreNotFused) {
 }
 
 TEST(ChunkPlan, ARowThatIsMuchLongerThanTheOthersIsNotFused) {
-  EXPECT_GT(PlanChunks(Layer(16, 32), {128, 240, 8}, kSms).fused_blocks, 0);
-  EXPECT_EQ(PlanChunks(Layer(16, 32), {128, 240, 110}, kSms).fused_blocks, 0);
+  EXPECT_GT(PlanChunks(Layer(16, 32), {128, 240, 8}, kSms, Fusing::kWholeRows).fused_blocks, 0);
+  EXPECT_EQ(PlanChunks(Layer(16, 32), {128, 240, 110}, kSms, Fusing::kHalves).fused_blocks, 0);
 }
 
 TEST(ChunkPlan, TheLongestRowNeedNotBeKnown) {
-  EXPECT_EQ(PlanChunks(Layer(16, 32), {128, 128}, kSms).fused_blocks, kSms);
+  EXPECT_EQ(PlanChunks(Layer(16, 32), {128, 128}, kSms, Fusing::kHalves).fused_blocks, kSms);
 }
 
 }  // namespace

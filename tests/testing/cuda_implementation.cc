@@ -227,6 +227,12 @@ void ChunkIndices(const ChunkIndicesParams& host) {
   call.Run([&](cudaStream_t stream) { return cuda::ChunkIndices(p, stream); });
 }
 
+int Processors() {
+  int processors = 0;
+  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, 0);
+  return processors;
+}
+
 }  // namespace
 
 const Implementation kCuda = {"cuda",
@@ -246,6 +252,7 @@ const Implementation kCuda = {"cuda",
                               RmsNormGated,
                               Projection,
                               ChunkIndices,
-                              DeviceCall::Unavailable};
+                              DeviceCall::Unavailable,
+                              Processors};
 
 }  // namespace gdn::test

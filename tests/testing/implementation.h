@@ -33,6 +33,7 @@ struct Implementation {
   void (*projection)(const ProjectionParams&);
   void (*chunk_indices)(const ChunkIndicesParams&);
   const char* (*unavailable)() = nullptr;  // says why it cannot run on this machine, or null
+  int (*processors)() = nullptr;           // of a device, which share a batch
 };
 
 // The fused op where there is none: its two ops.

@@ -186,6 +186,11 @@ cudaError_t Staged(ChunkGatedDeltaRuleParams p, const Chunks& chunks, int64_t to
   return error;
 }
 
+Fusing FusingOf(const ChunkGatedDeltaRuleParams& p) {
+  if (p.o_type != p.io) return Fusing::kNone;
+  return p.ssm.data != nullptr && p.ssm.type == DType::kFp32 ? Fusing::kHalves : Fusing::kWholeRows;
+}
+
 cudaError_t OnTensorCores(const ChunkGatedDeltaRuleParams& p, const Chunks& chunks, int64_t tokens,
                           void* workspace, cudaStream_t stream) {
   if (!ChunkSm90PointersAligned(p)) return cudaErrorMisalignedAddress;
@@ -200,8 +205,8 @@ cudaError_t OnTensorCores(const ChunkGatedDeltaRuleParams& p, const Chunks& chun
     params.plan = cut->chunks;
     params.segments = cut->segments;
   } else {
-    params.plan = PlanChunks(p.heads, {p.rows.count, chunks.count, chunks.longest}, sms,
-                             /*may_fuse=*/p.o_type == p.io);
+    params.plan =
+        PlanChunks(p.heads, {p.rows.count, chunks.count, chunks.longest}, sms, FusingOf(p));
   }
   if (params.plan.fused_blocks > 0) return ChunkFusedSm90(params, tokens, stream);
   error = ChunkPrepareSm90(params, stream);

@@ -27,18 +27,19 @@ struct Place {
   int head;
   int key_head;
   int length;    // in tokens; 0: there are no more chunks
-  bool first;    // of the row
-  bool last;     // of the row
+  bool first;    // of the row, or of its half
+  bool last;     // likewise
   bool restore;  // with the first: there is a state to begin with
 };
 
 // A block's chunks one after another: of the heads of rows that begin in its share of all chunks,
-// the longest first, where a head of a row counts for kFusedHeadChunks more than it has. PAD rows
-// are left out.
+// the longest first, where a head of a row counts for kFusedHeadChunks more than it has; in phases,
+// of half of one of them. PAD rows are left out.
 class Cursor {
  public:
   // Before the first chunk. By whole warps, as all lookups.
   __device__ void Begin(const ChunkSm90Params& p) {
+    if (p.plan.phases) return BeginHalf(p);
     const int64_t total = Before(p, p.rule.rows.count);
     const int64_t begin = total * blockIdx.x / gridDim.x;
     end_ = total * (blockIdx.x + 1) / gridDim.x;
@@ -48,6 +49,7 @@ class Cursor {
     head_ = static_cast<int>((begin - Before(p, rank_) + cost - 1) / cost) - 1;
     next_ = Before(p, rank_) + (head_ + 1) * cost;
     chunk_ = length_;
+    from_ = 0;
   }
 
   // To the next chunk, if there is one. Calls pad(token, tokens, head) for PAD rows.
@@ -66,13 +68,33 @@ class Cursor {
     place.head = head_;
     place.key_head = head_ / (p.rule.heads.value_heads / p.rule.heads.key_heads);
     place.length = chunk_ < length_ ? static_cast<int>(min(tokens_ - before, int64_t{kChunk})) : 0;
-    place.first = chunk_ == 0;
+    place.first = chunk_ == from_;
     place.last = chunk_ + 1 == length_;
     place.restore = restore_;
     return place;
   }
 
  private:
+  // Of three heads, the first gets on in phases 0 and 1, the second in 0 and 2, the third in 1 and
+  // 2.
+  __device__ void BeginHalf(const ChunkSm90Params& p) {
+    const int heads = p.rule.heads.value_heads;
+    const unsigned member = blockIdx.x % 2 == 0 ? p.phase / 2 : p.phase == 0 ? 1 : 2;
+    const int64_t at = int64_t{blockIdx.x / 2} * kPhases + member;
+    const bool any = at < p.rule.rows.count * heads;
+    next_ = 0;
+    end_ = any ? 1 : 0;
+    rank_ = any ? at / heads : 0;
+    head_ = static_cast<int>(at % heads) - 1;
+    Enter(p);
+    const int half = (length_ + 1) / 2;
+    const bool second = p.phase == (member == 0 ? 1 : 2);
+    from_ = second ? half : 0;
+    if (!second) length_ = half;
+    restore_ = restore_ || second;
+    chunk_ = length_;
+  }
+
   // What comes before the rank-th row, of all heads.
   static __device__ int64_t Before(const ChunkSm90Params& p, int64_t rank) {
     const int64_t* ranked = p.chunks.longest_first;
@@ -107,7 +129,7 @@ class Cursor {
       Enter(p);
     }
     next_ += length_ + kFusedHeadChunks;
-    chunk_ = 0;
+    chunk_ = from_;
     if (slot_ < 0) {
       pad(token_, tokens_, head_);
       chunk_ = length_;
@@ -131,7 +153,8 @@ class Cursor {
   int64_t slot_;
   int64_t next_;  // the chunks before the next head
   int64_t end_;
-  int length_;  // in chunks
+  int from_;    // the first chunk that is taken
+  int length_;  // in chunks; those that are taken end there
   int head_;
   int chunk_;
   bool restore_;

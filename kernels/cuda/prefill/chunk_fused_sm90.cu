@@ -53,9 +53,14 @@ cudaError_t MapTensors(const ChunkGatedDeltaRuleParams& rule, int64_t tokens, Te
 }
 
 template <typename T, typename S>
-cudaError_t Launch(const ChunkSm90Params& p, const Tensors& tensors, cudaStream_t stream) {
-  return LaunchDependent(FusedKernel<T, S>, p.plan.fused_blocks, kThreads, sizeof(Shared), stream,
-                         p, tensors);
+cudaError_t Launch(ChunkSm90Params p, const Tensors& tensors, cudaStream_t stream) {
+  const int launches = p.plan.phases ? kPhases : 1;
+  cudaError_t error = cudaSuccess;
+  for (p.phase = 0; p.phase < launches && error == cudaSuccess; ++p.phase) {
+    error = LaunchDependent(FusedKernel<T, S>, p.plan.fused_blocks, kThreads, sizeof(Shared),
+                            stream, p, tensors);
+  }
+  return error;
 }
 
 template <typename T>

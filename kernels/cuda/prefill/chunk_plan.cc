@@ -18,9 +18,10 @@ constexpr double kChainChunk = 0.92;
 constexpr double kBesideHead = 0.01;
 constexpr double kChainStart = 3.3;
 constexpr double kFusedChunk = 3.3;
-constexpr double kSmallLead = 0.1;  // of the chunks: not worth a launch of its own
-constexpr int64_t kBesideRow = 32;  // chunks that are
-constexpr int64_t kLongRow = 8;     // chunks beside which a row's beginning is short
+constexpr int64_t kPhaseChunks = 2;  // chunks beside which a phase's beginning is short
+constexpr double kSmallLead = 0.1;   // of the chunks: not worth a launch of its own
+constexpr int64_t kBesideRow = 32;   // chunks that are
+constexpr int64_t kLongRow = 8;      // chunks beside which a row's beginning is short
 
 // Chunks of the longest row; the mean where it is not known.
 int64_t Longest(const ChunkSizes& sizes) {
@@ -74,9 +75,20 @@ double FusedMicros(const Heads& heads, const ChunkSizes& sizes, int sms) {
   return kFusedChunk * (more ? std::max(longest, mean + longest / 2) : longest);
 }
 
+// Two for each three heads of rows.
+int64_t PhaseBlocks(int64_t heads_of_rows) { return (heads_of_rows + kPhases - 1) / kPhases * 2; }
+
+// Where there are somewhat more heads than SMs.
+double PhasesMicros(const Heads& heads, const ChunkSizes& sizes, int sms) {
+  const int64_t blocks = PhaseBlocks(sizes.rows * heads.value_heads);
+  if (blocks > sms) return std::numeric_limits<double>::infinity();
+  const int64_t half = (Longest(sizes) + 1) / 2;
+  return kFusedChunk * static_cast<double>(kPhases * (half + kFusedHeadChunks + kPhaseChunks));
+}
+
 }  // namespace
 
-ChunkPlan PlanChunks(const Heads& heads, const ChunkSizes& sizes, int sms, bool may_fuse) {
+ChunkPlan PlanChunks(const Heads& heads, const ChunkSizes& sizes, int sms, Fusing fusing) {
   const int64_t rows = sizes.rows;
   const int64_t chunks = sizes.chunks;
   const double prepared = PreparedMicros(heads, sizes, sms);
@@ -87,7 +99,13 @@ ChunkPlan PlanChunks(const Heads& heads, const ChunkSizes& sizes, int sms, bool 
                     .lead_blocks = sms / 2 * 2,
                     .item_heads = std::min(group, kMaxItemHeads),
                     .chain_clusters = chains};
-  if (may_fuse && FusedMicros(heads, sizes, sms) < std::min(prepared, beside)) {
+  const double fused = FusedMicros(heads, sizes, sms), phases = PhasesMicros(heads, sizes, sms);
+  if (fusing == Fusing::kHalves && phases < std::min({prepared, beside, fused})) {
+    plan.fused_blocks = static_cast<int>(PhaseBlocks(chains));
+    plan.phases = true;
+    return plan;
+  }
+  if (fusing != Fusing::kNone && fused < std::min(prepared, beside)) {
     plan.fused_blocks = static_cast<int>(std::min<int64_t>(chains, sms));
     return plan;
   }

@@ -10,6 +10,9 @@ namespace gdn::cuda {
 inline constexpr int kMaxItemHeads = 2;
 // As many chunks as a block of the fused kernel makes in the time that it takes to change heads.
 inline constexpr int kFusedHeadChunks = 2;
+// Of a fused form in phases: launches, in each of which two of three heads get on by half of their
+// chunks.
+inline constexpr int kPhases = 3;
 
 struct ChunkSizes {
   int64_t rows = 0;     // at least one
@@ -17,10 +20,16 @@ struct ChunkSizes {
   int64_t longest = 0;  // chunks of a row at most; 0: not known, taken for the mean
 };
 
-// Either a block of the fused kernel takes heads of rows one after another, or chunks are prepared
-// for chains: the first `lead_chunks` on all SMs, the others beside the chains.
+// What the fused kernel may be used for: nothing, heads of rows from their first chunk to the last,
+// or halves of these too, for which a state needs a place of fp32 meanwhile.
+enum class Fusing { kNone, kWholeRows, kHalves };
+
+// Either a block of the fused kernel takes heads of rows one after another, or half of one in each
+// phase; or chunks are prepared for chains: the first `lead_chunks` on all SMs, the others beside
+// the chains.
 struct ChunkPlan {
   int fused_blocks = 0;  // an SM each; 0: prepared
+  bool phases = false;
   int64_t lead_chunks = 0;
   int lead_blocks = 0;         // of prepare, an SM each, in pairs
   int beside_blocks = 0;       // likewise
@@ -29,7 +38,7 @@ struct ChunkPlan {
   bool ring = false;           // what is prepared passes through a ring in L2 (chunk_ring.cuh)
 };
 
-// On `sms` SMs. With `may_fuse` false never fused.
-ChunkPlan PlanChunks(const Heads& heads, const ChunkSizes& sizes, int sms, bool may_fuse = true);
+// On `sms` SMs.
+ChunkPlan PlanChunks(const Heads& heads, const ChunkSizes& sizes, int sms, Fusing fusing);
 
 }  // namespace gdn::cuda

@@ -27,6 +27,10 @@
 //             W_i  = sum over j <= i of T_ij * beta_j * Y_j
 //             o_i  = scale * exp(gamma_i) * nq_i * S q_i + sum over j of R_ij * W_j
 //             S    = exp(gamma_last) * S + sum over j of n_j * d_j * W_j ⊗ k_j
+//
+// With somewhat more heads than SMs, where some blocks would take two of them and most but one, the
+// kernel is launched in three phases: of each three heads two get on by half of their chunks in
+// each, and between its halves a head's state lies in the pool.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -72,6 +76,7 @@ struct ChunkSm90Params {
   ChunkWorkspace workspace;
   ChunkPlan plan;
   Segments segments = {};  // of each row (chunk_segments_sm90.h)
+  int phase = 0;           // of a plan in phases
 };
 
 inline constexpr int kChunkSm90Alignment = 16;  // bytes: of tensors, tokens and slots
