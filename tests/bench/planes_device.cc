@@ -12,7 +12,6 @@
 #include "kernels/cuda/backend/shared_memory.h"
 #include "tests/bench/bf16_noise.h"
 #include "tests/bench/cuda/device_step.h"
-#include "tests/bench/planes_caller.h"
 #include "tests/testing/layer_case.h"
 #endif
 

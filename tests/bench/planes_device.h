@@ -5,19 +5,13 @@
 #include <memory>
 
 #include "kernels/backend.h"
+#include "tests/bench/planes_board.h"
 #include "tests/bench/planes_server.h"
 
 namespace gdn {
 
 // Whether this build and this machine have the CUDA backend.
 bool HaveDevice();
-
-// µs of a step of `rows` rows of `tokens` together, the median of many.
-struct StepTimes {
-  double device = 0;      // as TimeOnDevice says, with the copies
-  double kernels = 0;     // without them
-  double in_process = 0;  // by the backend called in process with tensors in ordinary memory
-};
 
 // One layer. REQUIRES HaveDevice().
 class PlanesDevice {

@@ -15,10 +15,13 @@
 
 namespace gdn {
 
-// Another backend, and the time during which it has something to do.
+// Another backend, and the time during which it has something to do: with a batch begun and not
+// ended.
 class TimedBackend final : public Backend {
  public:
-  explicit TimedBackend(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
+  // Adds it to `spent_us`.
+  TimedBackend(std::unique_ptr<Backend> backend, std::atomic<double>* spent_us)
+      : backend_(std::move(backend)), spent_us_(*spent_us) {}
 
   std::string_view name() const override { return backend_->name(); }
   absl::Status LoadLayer(int layer, const LayerWeights& weights) override {
@@ -32,23 +35,21 @@ class TimedBackend final : public Backend {
   absl::Status End(std::span<RowFault> faults) override {
     absl::Status status = backend_->End(faults);
     if (--in_flight_ > 0) return status;
-    spent_ = spent_ + std::chrono::duration<double, std::micro>(Clock::now() - begin_).count();
+    spent_us_ =
+        spent_us_ + std::chrono::duration<double, std::micro>(Clock::now() - begin_).count();
     return status;
   }
   absl::Status ReadAnswer(int layer, int32_t slot, std::span<std::byte> out) override {
     return backend_->ReadAnswer(layer, slot, out);
   }
 
-  // µs with a batch begun and not ended, since it was asked last. REQUIRES that none is.
-  double TakeMicroseconds() { return spent_.exchange(0); }
-
  private:
   using Clock = std::chrono::steady_clock;
 
   const std::unique_ptr<Backend> backend_;
+  std::atomic<double>& spent_us_;
   int in_flight_ = 0;        // batches begun and not ended
   Clock::time_point begin_;  // of the first of them
-  std::atomic<double> spent_ = 0;
 };
 
 // A backend, and what a server has of its device; null where it has none.
@@ -62,10 +63,10 @@ struct PlanesBackend {
 
 class PlanesServer {
  public:
-  // One layer of `shape`, which the backend has loaded.
+  // One layer of `shape`, which the backend has loaded. Adds to `spent_us` as TimedBackend does.
   PlanesServer(const std::vector<std::string>& addresses, const BackendShape& shape,
-               PlanesBackend made)
-      : backend_(std::move(made.backend)),
+               PlanesBackend made, std::atomic<double>* spent_us)
+      : backend_(std::move(made.backend), spent_us),
         opener_(std::move(made.opener)),
         regions_("gdn", opener_.get()),
         engine_(OptionsOf(shape, made.prefill_chunk), &backend_) {
@@ -87,12 +88,6 @@ class PlanesServer {
   }
 
   const std::vector<std::string>& addresses() const { return server_->addresses(); }
-  TimedBackend& backend() { return backend_; }
-  // Whether the device reaches the region's memory by itself.
-  bool Reaches(const std::string& region) const {
-    const std::shared_ptr<Region> found = regions_.Find(region);
-    return found != nullptr && found->device() != nullptr;
-  }
 
  private:
   static EngineOptions OptionsOf(const BackendShape& shape, uint32_t prefill_chunk) {

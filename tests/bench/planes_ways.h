@@ -7,6 +7,8 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,20 +17,20 @@
 #include "client/cpp/ring.h"
 #include "server/service/message.h"
 #include "tests/bench/bf16_noise.h"
+#include "tests/bench/planes_board.h"
 #include "tests/bench/planes_caller.h"
-#include "tests/bench/planes_server.h"
+#include "tests/bench/planes_targets.h"
 
 namespace gdn {
 
-// µs.
-struct WayTime {
-  double p50 = 0;
-  double p99 = 0;
-  double beside = 0;  // median of what a step takes beside the backend, by the clock of its thread
-};
-
 // Who is called, each on a connection of its own.
 struct Callers {
+  explicit Callers(const Board& board)
+      : echo(board.echo),
+        echo_tcp(board.echo_tcp),
+        service(board.service),
+        service_tcp(board.service_tcp) {}
+
   Caller echo, echo_tcp, service, service_tcp;
 };
 
@@ -39,9 +41,8 @@ inline constexpr size_t kRingQueue = 64 << 10;
 // more than one a row.
 class Ways {
  public:
-  Ways(int64_t rows, int64_t tokens, TimedBackend* backend, Callers* callers,
-       const client::Region& region, client::Ring* ring)
-      : rows_(rows), tokens_(tokens), backend_(*backend), callers_(*callers), ring_(*ring) {
+  Ways(int64_t rows, int64_t tokens, Board* board, Callers* callers, const client::Region& region)
+      : rows_(rows), tokens_(tokens), board_(*board), callers_(*callers), region_(region) {
     tensor_.resize(static_cast<size_t>(tokens) * kTokenBytes);
     FillWithBf16(std::as_writable_bytes(std::span(tensor_)));
     const uint64_t input = client::Ring::BytesOf(kRingQueue, kRingQueue);
@@ -54,28 +55,20 @@ class Ways {
     in_region_.mutable_shared_memory()->set_output_offset(input + tensor_.size());
   }
 
-  // Of each way `runs` steps at least, in blocks in turn; by name.
-  std::map<std::string, WayTime> Measure(int runs) {
-    const auto with_tensors = [this] { PrepareInline(); };
-    const auto header = [this] { header_ = Serialize(NextInRegion()); };
-    Way ways[] = {
-        {"echo, empty", [] {}, [this] { callers_.echo.Call(kEchoMethod, ToByteBuffer("")); }},
-        {"echo, same bytes", with_tensors, [this] { callers_.echo.Call(kEchoMethod, inline_); }},
-        {"call, inline", with_tensors, [this] { callers_.service.Call(Method(), inline_); }},
-        {"echo, same bytes, TCP", with_tensors,
-         [this] { callers_.echo_tcp.Call(kEchoMethod, inline_); }},
-        {"call, inline, TCP", with_tensors,
-         [this] { callers_.service_tcp.Call(Method(), inline_); }},
-        {"late echo, empty", [] {}, [this] { callers_.echo.Call(kLateMethod, ToByteBuffer("")); }},
-        {"late echo", with_tensors, [this] { callers_.echo.Call(kLateMethod, inline_); }},
-        {"late echo, TCP", with_tensors, [this] { callers_.echo_tcp.Call(kLateMethod, inline_); }},
-        {"call, shared memory", header, [this] { callers_.service.Call(Method(), header_); }},
-        {"ring", [this] { PreparePosted(); }, [this] { ThroughRing(); }}};
-    const int block = IsPrefill() ? 4 : 20;
-    for (int done = -block; done < runs; done += block) {  // the first blocks warm up
-      for (Way& way : ways) RunBlock(block, /*counts=*/done >= 0, &way);
-    }
-    std::map<std::string, WayTime> found;
+  // Of each way `runs` steps at least, in blocks in turn; by name, behind which NameOf says how a
+  // call's caller waits. The ring comes after the calls: the thread that watches it would take
+  // their messages off their sockets.
+  WayTimes Measure(int runs) {
+    std::vector<Way> ways;
+    for (const Patience patience : {Patience::kSleeps, Patience::kSpins}) AddCalls(patience, &ways);
+    RunInTurn(runs, ways);
+    client::Error error =
+        client::Ring::Open(Connect(board_.service.data()), region_, kRingQueue, kRingQueue, &ring_);
+    if (!error.ok()) Fail(client::ToString(error));
+    ways.push_back({"ring", [this] { PreparePosted(); }, [this] { ThroughRing(); }});
+    RunInTurn(runs, std::span(ways).last(1));
+    ring_ = nullptr;
+    WayTimes found;
     for (Way& way : ways) found[way.name] = Print(&way);
     return found;
   }
@@ -86,7 +79,7 @@ class Ways {
   static constexpr const char* kLateMethod = "/gdn.v1.GdnService/Prefill";
 
   struct Way {
-    const char* name;
+    std::string name;
     std::function<void()> prepare;
     std::function<void()> run;
     std::vector<double> times = {};   // µs
@@ -95,6 +88,26 @@ class Ways {
 
   bool IsPrefill() const { return tokens_ > rows_; }
   const char* Method() const { return IsPrefill() ? "/gdn.v1.GdnService/Prefill" : kEchoMethod; }
+
+  void AddCalls(Patience patience, std::vector<Way>* ways) {
+    const auto add = [&](const char* name, std::function<void()> prepare, Caller* caller,
+                         const char* method, const grpc::ByteBuffer* message) {
+      ways->push_back({name + NameOf(patience), std::move(prepare),
+                       [=] { caller->Call(method, *message, patience); }});
+    };
+    const auto nothing = [] {};
+    const auto tensors = [this] { PrepareInline(); };
+    const auto header = [this] { header_ = Serialize(NextInRegion()); };
+    add("echo, empty", nothing, &callers_.echo, kEchoMethod, &empty_);
+    add("echo, same bytes", tensors, &callers_.echo, kEchoMethod, &inline_);
+    add("call, inline", tensors, &callers_.service, Method(), &inline_);
+    add("echo, same bytes, TCP", tensors, &callers_.echo_tcp, kEchoMethod, &inline_);
+    add("call, inline, TCP", tensors, &callers_.service_tcp, Method(), &inline_);
+    add("late echo, empty", nothing, &callers_.echo, kLateMethod, &empty_);
+    add("late echo", tensors, &callers_.echo, kLateMethod, &inline_);
+    add("late echo, TCP", tensors, &callers_.echo_tcp, kLateMethod, &inline_);
+    add("call, shared memory", header, &callers_.service, Method(), &header_);
+  }
 
   // The sequences, and what every step of them says.
   void Begin() {
@@ -107,13 +120,20 @@ class Ways {
       batch.add_token_counts(0);
     }
     v1::DecodeResponse begun;
-    Parse(callers_.service.Call(kEchoMethod, Serialize(first)), &begun);
+    Parse(callers_.service.Call(kEchoMethod, Serialize(first), Patience::kSleeps), &begun);
     v1::Batch& later = *request_.mutable_batch();
     later.set_data_type(v1::DATA_TYPE_BF16);
     later.mutable_slots()->CopyFrom(begun.slots());
     later.mutable_epochs()->CopyFrom(begun.epochs());
     for (int64_t row = 0; IsPrefill() && row < rows_; ++row) {
       later.add_token_counts(static_cast<uint32_t>(tokens_ / rows_));
+    }
+  }
+
+  void RunInTurn(int runs, std::span<Way> ways) {
+    const int block = IsPrefill() ? 4 : 20;
+    for (int done = -block; done < runs; done += block) {  // the first blocks warm up
+      for (Way& way : ways) RunBlock(block, /*counts=*/done >= 0, &way);
     }
   }
 
@@ -125,7 +145,7 @@ class Ways {
       way->run();
       const std::chrono::duration<double, std::micro> time =
           std::chrono::steady_clock::now() - begin;
-      const double backend = backend_.TakeMicroseconds();
+      const double backend = board_.backend_us.exchange(0);
       if (i < 0 || !counts) continue;
       way->times.push_back(time.count());
       way->beside.push_back(time.count() - backend);
@@ -162,7 +182,7 @@ class Ways {
 
   void ThroughRing() {
     std::string answer;
-    if (!ring_.Post(posted_) || !ring_.Receive(&answer, std::chrono::seconds(10))) {
+    if (!ring_->Post(posted_) || !ring_->Receive(&answer, std::chrono::seconds(10))) {
       Fail("the ring has ended");
     }
     v1::StreamResponse response;
@@ -178,21 +198,23 @@ class Ways {
   WayTime Print(Way* way) const {
     const WayTime time = {Percentile(&way->times, 0.5), Percentile(&way->times, 0.99),
                           Percentile(&way->beside, 0.5)};
-    std::printf("%6lld  %-22s %9.1f %9.1f %9.1f\n", static_cast<long long>(tokens_), way->name,
-                time.p50, time.p99, time.beside);
+    std::printf("%6lld  %-31s %9.1f %9.1f %9.1f\n", static_cast<long long>(tokens_),
+                way->name.c_str(), time.p50, time.p99, time.beside);
     std::fflush(stdout);
     return time;
   }
 
   const int64_t rows_;
   const int64_t tokens_;
-  TimedBackend& backend_;
+  Board& board_;
   Callers& callers_;
-  client::Ring& ring_;
+  const client::Region& region_;
+  std::unique_ptr<client::Ring> ring_;
   v1::DecodeRequest request_;
   v1::DecodeRequest in_region_;
   std::string tensor_;
   uint64_t step_id_ = 0;
+  const grpc::ByteBuffer empty_ = ToByteBuffer("");
   grpc::ByteBuffer inline_;
   grpc::ByteBuffer header_;
   std::string posted_;
