@@ -13,10 +13,12 @@ void Outbox::Put(Letter letter) {
 Outbox::Letter Outbox::TakeOldest(bool any) {
   if (count_ == 0) return {};
   const std::lock_guard lock(mutex_);
-  if (letters_.empty() || (!any && letters_.front().step->in_order)) return {};
-  Letter letter = std::move(letters_.front());
-  letters_.pop_front();
+  if (count_ == 0 || (!any && letters_[next_].step->in_order)) return {};
+  Letter letter = std::move(letters_[next_++]);
   --count_;
+  if (count_ > 0) return letter;
+  letters_.clear();
+  next_ = 0;
   return letter;
 }
 

@@ -4,9 +4,9 @@
 #pragma once
 
 #include <atomic>
-#include <deque>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "server/wire/step.h"
 
@@ -33,8 +33,9 @@ class Outbox {
   static void Send(Letter letter);
 
   std::mutex mutex_;
-  std::deque<Letter> letters_;
-  std::atomic<size_t> count_ = 0;  // of letters_
+  std::vector<Letter> letters_;  // those before next_ are taken
+  size_t next_ = 0;
+  std::atomic<size_t> count_ = 0;  // of those not taken
 };
 
 }  // namespace gdn

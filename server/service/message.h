@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "google/protobuf/message_lite.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "kernels/dtype.h"
@@ -19,7 +20,7 @@ namespace gdn {
 // A received message: its slices, and their bytes as the codec takes them.
 struct ReceivedMessage {
   std::vector<grpc::Slice> slices;
-  std::vector<std::string_view> pieces;
+  absl::InlinedVector<std::string_view, 4> pieces;
 };
 // Null where the message cannot be read (a broken compressed one).
 std::shared_ptr<ReceivedMessage> Receive(const grpc::ByteBuffer& buffer);

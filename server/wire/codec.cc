@@ -11,7 +11,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little,
               "arrays are copied as they lie on the wire");
 
-// Ids come one by one: so many grow no vector.
+// Ids come one by one: where there are several, so many grow no vector.
 constexpr size_t kUsualRows = 128;
 
 template <typename T>
@@ -35,7 +35,7 @@ bool ReadArray(WireReader& in, uint32_t tag, std::vector<T>* to) {
 }
 
 bool ReadRequestId(WireReader& in, std::vector<std::string>* to) {
-  if (to->empty()) to->reserve(kUsualRows);
+  if (to->size() == 1) to->reserve(kUsualRows);
   if (to->size() < kMaxRequestIds) return in.ReadString(&to->emplace_back());
   std::string dropped;
   return in.ReadString(&dropped);
