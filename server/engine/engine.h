@@ -147,6 +147,7 @@ class Engine {
   void AddToBatch(InFlight& batch, const std::shared_ptr<Task>& task);
   BatchPart PartOf(const InFlight& batch, TaskPiece& piece) const;
   void Launch(InFlight& batch);
+  void TellBegun(const TaskPiece& piece) const;
   void EndOldest(absl::Time now);
   void TakeFaults(const InFlight& batch, const TaskPiece& piece) const;
   bool IsLost(const Task& task) const;

@@ -143,7 +143,14 @@ void Engine::Launch(InFlight& batch) {
   // While it runs, as all that the batch does not wait for.
   if (overlaps_) {
     for (const TaskPiece& piece : batch.pieces) lines_.Hold(piece.task->keys);
+    if (batch.pieces.size() == 1 && queue_.empty()) TellBegun(batch.pieces.front());
   }
+}
+
+void Engine::TellBegun(const TaskPiece& piece) const {
+  const bool first = piece.begin.row == 0 && piece.begin.token == 0;
+  const gdn::Step& step = *piece.task->step;
+  if (first && !device_lost_ && step.begun) step.begun();
 }
 
 void Engine::EndOldest(absl::Time now) {

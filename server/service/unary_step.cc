@@ -44,6 +44,9 @@ Fault UnaryStep::Begin(const Readiness& readiness, const Hosted* hosted, StepKin
       MakeStep(*hosted, kind, std::move(parsed), std::move(message), DeadlineOf(*context_), &step_);
   if (fault.ok()) {
     step_->done = [this](const Fault& why, const StepAnswer& answer) { Finished(why, answer); };
+    // Threads on both sides have slept since the request, and wake up late: now rather than at the
+    // answer. What ends such a call other than well is nothing that gRPC would retry.
+    step_->begun = [this] { StartSendInitialMetadata(); };
   }
   return fault;
 }

@@ -104,6 +104,9 @@ struct Step {
   absl::Time deadline = absl::InfiniteFuture();
   std::atomic<bool> cancelled = false;  // set by the transport; looked at until the launch
   std::function<void(const Fault&, StepAnswer)> done;
+  // May be null. Called once before `done`, on the engine's thread, where the step runs on a device
+  // of its own, no other one waits, and so there is time to spare.
+  std::function<void()> begun;
 };
 
 }  // namespace gdn

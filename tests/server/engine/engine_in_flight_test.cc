@@ -49,6 +49,43 @@ TEST_F(EngineInFlight, SlotsUsedAreThoseOfTheAnswer) {
   }
 }
 
+TEST_F(EngineInFlight, OneThatRunsAloneIsToldOnceThatItHasBegun) {
+  auto [step, outcome] = NewStep(StepKind::kDecode, ById({"a"}, true), Hidden({1}));
+  int told = 0;
+  step->begun = [&told, outcome = outcome] {
+    EXPECT_EQ(outcome->times, 0);
+    ++told;
+  };
+  engine_->Submit(step, now_);
+  EXPECT_TRUE(Step());
+  EXPECT_EQ(told, 1);
+  RunAll();
+  EXPECT_TRUE(outcome->ok());
+  EXPECT_EQ(told, 1);
+}
+
+TEST_F(EngineInFlight, OneBesideOthersIsNotToldThatItHasBegun) {
+  std::vector<std::shared_ptr<Outcome>> outcomes;
+  for (const char* id : {"a", "b"}) {
+    auto [step, outcome] = NewStep(StepKind::kPrefill, Tokens(ById({id}, true), 1), Hidden({1}));
+    step->begun = [&] { EXPECT_THAT(outcomes, SizeIs(2)) << "not the second, which is alone"; };
+    if (outcomes.empty()) step->begun = [] { ADD_FAILURE() << "another one waits"; };
+    engine_->Submit(step, now_);
+    outcomes.push_back(outcome);
+  }
+  RunAll();
+  for (const auto& outcome : outcomes) EXPECT_TRUE(outcome->ok());
+}
+
+TEST_F(EngineInFlight, OnALostDeviceNothingHasBegun) {
+  backend_.LoseDevice();
+  auto [step, outcome] = NewStep(StepKind::kDecode, ById({"a"}, true), Hidden({1}));
+  step->begun = [] { ADD_FAILURE(); };
+  engine_->Submit(step, now_);
+  RunAll();
+  EXPECT_FALSE(outcome->ok());
+}
+
 TEST_F(EngineInFlight, ABatchBeginsBesideAnother) {
   FakeState a, b;
   const auto first = SendPrefill("a", Hidden({1, 2}));

@@ -12,8 +12,8 @@
 
 namespace gdn::test {
 
-ServiceHarness::ServiceHarness(bool shared_memory)
-    : shared_memory_(shared_memory), backend_(FakeShape()) {
+ServiceHarness::ServiceHarness(bool shared_memory, int depth)
+    : shared_memory_(shared_memory), backend_(FakeShape(), depth) {
   std::string folder = absl::StrCat(::testing::TempDir(), "/gdn_XXXXXX");
   folder_ = mkdtemp(folder.data());
   readiness_.instance_id = "instance";

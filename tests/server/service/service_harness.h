@@ -30,7 +30,8 @@ class ServiceHarness : public ::testing::Test {
   static constexpr size_t kMaxQueueSteps = 100;
 
   // Layers 3 and 7, with the limits of FakeShape(); NOT_READY until Host().
-  explicit ServiceHarness(bool shared_memory = false);
+  // The backend takes `depth` batches at a time.
+  explicit ServiceHarness(bool shared_memory = false, int depth = 1);
   ~ServiceHarness() override;
   void Host();
   // The engine closes: whoever waits is refused.

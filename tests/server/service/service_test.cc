@@ -1,3 +1,4 @@
+#include <chrono>
 #include <future>
 #include <limits>
 #include <thread>
@@ -359,6 +360,31 @@ TEST_F(ServiceTest, CallsThatWaitAtTheEndAreRefused) {
   EXPECT_TRUE(status.ok() || ReasonOf(status) == "DRAINING");
   EXPECT_EQ(ReasonOf(Decode(ById({"a"}, {1}, true))), "DRAINING");
   EXPECT_EQ(ReasonOf(Raw("/gdn.v1.SequenceService/ListSequences", "")), "DRAINING");
+}
+
+class ServiceInFlightTest : public ServiceHarness {
+ protected:
+  ServiceInFlightTest() : ServiceHarness(/*shared_memory=*/false, /*depth=*/2) {}
+};
+
+TEST_F(ServiceInFlightTest, TheHeadersOfACallThatRunsAloneComeBeforeItsAnswer) {
+  Host();
+  backend_.CloseGate();
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  v1::DecodeResponse response;
+  grpc::Status status;
+  const auto call = gdn_->AsyncDecode(&context, ById({"a"}, {1}, true), &queue);
+  call->ReadInitialMetadata(&context);
+  void* tag = nullptr;
+  bool ok = false;
+  const auto limit = std::chrono::system_clock::now() + std::chrono::seconds(10);
+  EXPECT_EQ(queue.AsyncNext(&tag, &ok, limit), grpc::CompletionQueue::GOT_EVENT);
+  backend_.OpenGate();
+  call->Finish(&response, &status, &status);
+  while (tag != &status) ASSERT_TRUE(queue.Next(&tag, &ok));
+  EXPECT_TRUE(status.ok());
+  EXPECT_EQ(response.slots_size(), 1);
 }
 
 // What is poisoned are the rows that ran; calls that are no steps are answered as ever.
