@@ -13,6 +13,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "grpcpp/grpcpp.h"
+#include "server/allocator.h"
 #include "server/backends.h"
 #include "server/checkpoint/weights.h"
 #include "server/config.h"
@@ -169,6 +170,7 @@ absl::Status Serve(const config::ServerConfig& config, const sigset_t& signals) 
 }
 
 int Main(const std::vector<std::string>& args) {
+  TuneAllocator();
   TuneProcess();
   const sigset_t signals = BlockSignals();
   if (args.size() == 1 && args[0] == "--help") {

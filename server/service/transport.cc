@@ -1,11 +1,9 @@
 #include "server/service/transport.h"
 
 #include <grpc/impl/codegen/grpc_types.h>
-#include <malloc.h>
 
 #include <algorithm>
 #include <limits>
-#include <thread>
 
 #include "absl/synchronization/mutex.h"
 
@@ -56,18 +54,6 @@ void TuneChannel(grpc::ChannelArguments* arguments) {
   arguments->SetMaxSendMessageSize(-1);
 }
 
-void TuneProcess() {
-  // The most that glibc takes; with more the call fails and every large block is mapped anew.
-  constexpr int kMmapThreshold = 32 << 20;
-  // One for two cores: with fewer, threads that take calls wait for one another's heaps. But each
-  // grows to the most that its threads ever had at once, which takes hours to come up: with eight
-  // for each core, as glibc has them, the process would seem to leak.
-  const int arenas = std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 2, 2, 8);
-  mallopt(M_MMAP_THRESHOLD, kMmapThreshold);
-  mallopt(M_TRIM_THRESHOLD, 1 << 30);
-  mallopt(M_TOP_PAD, 64 << 20);
-  mallopt(M_ARENA_MAX, arenas);
-  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
-}
+void TuneProcess() { absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore); }
 
 }  // namespace gdn

@@ -22,6 +22,7 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
+#include "server/allocator.h"
 #include "tests/bench/null_model.h"
 #include "tests/bench/planes_host.h"
 #include "tests/bench/planes_targets.h"
@@ -92,6 +93,7 @@ void CallDevice(const Board& board, Planes* planes) {
 int RunCallers(bool device, Board* board, int line) {
   char byte = 0;
   if (read(line, &byte, 1) != 1) return 0;
+  TuneAllocator();
   TuneProcess();
   Planes planes(board);
   device ? CallDevice(*board, &planes) : CallNull(&planes);

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "server/allocator.h"
 #include "tests/bench/planes_device.h"
 #include "tests/bench/planes_echo.h"
 #include "tests/testing/null_backend.h"
@@ -29,6 +30,7 @@ void Serve(const BackendShape& shape, PlanesBackend made, Board* board, int line
 }  // namespace
 
 int RunHost(const BackendShape& shape, bool device, Board* board, int line) {
+  TuneAllocator();
   TuneProcess();
   if (!device) {
     PlanesBackend made;

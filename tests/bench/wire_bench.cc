@@ -15,6 +15,7 @@
 #include "grpcpp/create_channel.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/server_builder.h"
+#include "server/allocator.h"
 #include "server/service/message.h"
 #include "server/service/transport.h"
 #include "tests/bench/bare_echo.h"
@@ -159,6 +160,7 @@ void Print(const char* name, std::vector<double>* times, double base) {
 }
 
 int Main() {
+  TuneAllocator();
   TuneProcess();
   const std::string prefix = "unix:/tmp/gdn_wire_bench_" + std::to_string(getpid());
   NullServer null_server(kShape, {prefix + "_service"}, /*reflection=*/false);

@@ -14,6 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/server_builder.h"
+#include "server/allocator.h"
 #include "server/service/transport.h"
 #include "tests/bench/null_server.h"
 #include "tests/load/echo_service.h"
@@ -65,6 +66,7 @@ int RunEcho(std::vector<std::string> addresses, const sigset_t& signals) {
 }
 
 int Main(const std::vector<std::string>& args) {
+  TuneAllocator();
   TuneProcess();
   sigset_t signals;
   sigemptyset(&signals);
