@@ -8,7 +8,7 @@ namespace gdn {
 
 void TuneAllocator() {
 #ifdef GDN_HAVE_TCMALLOC
-  constexpr size_t kThreadCaches = 8 << 20;
+  constexpr size_t kThreadCaches = 4 << 20;
   MallocExtension::instance()->SetNumericProperty("tcmalloc.max_total_thread_cache_bytes",
                                                   kThreadCaches);
 #endif
