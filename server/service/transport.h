@@ -23,8 +23,8 @@ struct TransportLimits {
 void TuneServer(const TransportLimits& limits, grpc::ServerBuilder* builder);
 // The same for a client's channel.
 void TuneChannel(grpc::ChannelArguments* arguments);
-// Lets gRPC's locks be: distributions build Abseil so that each lock taken is looked for in one graph
-// of all locks. Call it first in main.
+// Lets gRPC's locks be: distributions build Abseil so that each lock taken is looked for in one
+// graph of all locks. Call it first in main.
 void TuneProcess();
 
 }  // namespace gdn
