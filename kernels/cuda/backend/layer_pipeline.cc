@@ -189,8 +189,10 @@ void LayerPipeline::Enqueue(const DeviceLayer& layer, const LayerPools& pools,
   }
 }
 
+// The projection follows, and then the kernel that looks at its rows ahead of time.
 void LayerPipeline::FetchBlock(const Step& step) {
-  step.errors.Add("fetch", Fetch(step.memory.fetches, step.at.fetch_pieces, step.stream));
+  const bool ahead = Projection::WaitsFirst(InProjection(step));
+  step.errors.Add("fetch", Fetch(step.memory.fetches, step.at.fetch_pieces, ahead, step.stream));
 }
 
 // conv, gates, recurrence, norm and the check of the input in one kernel.
@@ -278,17 +280,20 @@ LayerPipeline::CoreInput LayerPipeline::FromBlock(const Step& step) const {
 }
 
 // q | k | v | z | b | a = hidden · in_projᵀ
+ProjectionParams LayerPipeline::InProjection(const Step& step) const {
+  return {.tokens = step.shape.tokens,
+          .in = g_.hidden_size,
+          .out = g_.in_proj_size(),
+          .io = shape_.io,
+          .x = step.tensor(Kind::kHidden),
+          .x_stride = g_.hidden_size,
+          .w = step.layer.in_proj,
+          .y = projected_,
+          .y_stride = in_stride_};
+}
+
 LayerPipeline::CoreInput LayerPipeline::ProjectIn(const Step& step) {
-  step.errors.Add("in_proj", in_proj_->Run({.tokens = step.shape.tokens,
-                                            .in = g_.hidden_size,
-                                            .out = g_.in_proj_size(),
-                                            .io = shape_.io,
-                                            .x = step.tensor(Kind::kHidden),
-                                            .x_stride = g_.hidden_size,
-                                            .w = step.layer.in_proj,
-                                            .y = projected_,
-                                            .y_stride = in_stride_},
-                                           step.stream));
+  step.errors.Add("in_proj", in_proj_->Run(InProjection(step), step.stream));
   const auto at = [&](int64_t column) {
     return projected_ + column * static_cast<int64_t>(SizeOf(shape_.io));
   };

@@ -66,6 +66,7 @@ class LayerPipeline {
   void Prefill(const Step& step);
   void CheckInput(const Step& step);
   CoreInput FromBlock(const Step& step) const;
+  ProjectionParams InProjection(const Step& step) const;
   CoreInput ProjectIn(const Step& step);
   void CheckGates(const Step& step, const CoreInput& in);
   void ConvolveAndGate(const Step& step, CoreInput& in);

@@ -121,6 +121,8 @@ cudaError_t Projection::Run(const ProjectionParams& p, cudaStream_t stream) {
                                 workspace_.size(), stream));
 }
 
+bool Projection::WaitsFirst(const ProjectionParams& p) { return ProjectionOfFewTakes(p); }
+
 cudaError_t Projection::RunAndFinish(const ProjectionParams& p, const FinishRowsParams& finish,
                                      cudaStream_t stream) {
   if (finish.rows.offsets == nullptr && ProjectionOfFewTakes(p)) {

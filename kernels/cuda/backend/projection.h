@@ -28,6 +28,10 @@ class Projection {
   // a graph. Few tokens go through a kernel of our own, which streams the weights.
   cudaError_t Run(const ProjectionParams& p, cudaStream_t stream);
 
+  // Whether a kernel that depends on Run's begins only when what precedes Run's has ended. Those of
+  // cuBLASLt may let it begin before they wait for anything.
+  static bool WaitsFirst(const ProjectionParams& p);
+
   // The same, and FinishRows of its output, in one kernel where there are few tokens.
   cudaError_t RunAndFinish(const ProjectionParams& p, const FinishRowsParams& finish,
                            cudaStream_t stream);

@@ -61,7 +61,7 @@ struct StepMemory {
   std::byte* block = nullptr;   // as StepBlock says
   std::byte* answer = nullptr;  // [tokens, OutputWidth] io
   // Of the host, for steps by kernels.
-  const FetchPiece* fetches = nullptr;  // what comes to the block first; null: all is there
+  const FetchPiece* fetches = nullptr;  // what comes to the block first
   uint32_t* faults = nullptr;           // [rows], zero before
 };
 
