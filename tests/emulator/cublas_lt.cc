@@ -1,9 +1,11 @@
-// What the projections call of cuBLASLt: products in fp32, enqueued as kernels of one thread.
+// What the projections call of cuBLASLt: products in fp32, enqueued as kernels of which one thread
+// computes. Like the library's they may begin early, and let what follows begin before they wait.
 #include <cublasLt.h>
 
 #include <cstdint>
 #include <utility>
 
+#include "tests/emulator/machine.h"
 #include "tests/emulator/matrix.h"
 #include "tests/emulator/runtime.h"
 
@@ -141,7 +143,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t, const void
                               const cublasLtMatmulAlgo_t*, void*, size_t, cudaStream_t) {
   gdn::emulator::Grid grid;
   grid.name = "cublasLtMatmul";
+  grid.block = {32};
+  grid.dependent = true;
   grid.kernel = [w, x, y, of_w = Of(of_w), of_x = Of(of_x), of_y = Of(of_y)] {
+    gdn::emulator::LetNextGridBegin();
+    if (gdn::emulator::self->number > 0) return;
+    gdn::emulator::WaitForGridsBefore();
     gdn::emulator::Multiply(w, of_w, x, of_x, y, of_y);
   };
   gdn::emulator::Launched(std::move(grid));

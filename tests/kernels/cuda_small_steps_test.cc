@@ -261,6 +261,25 @@ TEST_F(CudaSmallSteps, FaultsAndPaddingInDirectParts) {
   }
 }
 
+// Rows that lie elsewhere each time, on with what they left: a kernel that looks at them ahead of
+// time must not meet those of a step before.
+TEST_F(CudaSmallSteps, EachStepHasItsOwnRows) {
+  for (const int rows : {4, 12, 40}) {
+    SCOPED_TRACE(::testing::Message() << rows << " rows");
+    const BackendShape shape = Shape(kHidden, rows);
+    Rng rng(6);
+    Twin twin(kBackend, shape);
+    for (int i = 0; i < 6; ++i) {
+      std::vector<StepRow> step_rows;
+      for (int row = 0; row < rows; ++row) {
+        step_rows.push_back(twin.Next(0, (row + 3 * i) % shape.slots, 1));
+      }
+      Step step(rng, shape, 0, InputLayout::kHidden, step_rows);
+      ASSERT_NO_FATAL_FAILURE(twin.Run(step));
+    }
+  }
+}
+
 // One row fewer than the next graph's, so that there is padding, too, on either side.
 TEST_F(CudaSmallSteps, SizesAroundTheLargest) {
   constexpr int64_t kWide = 8192;
