@@ -9,29 +9,15 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
+#include "kernels/cuda/backend/device_layer.h"
 #include "kernels/cuda/backend/errors.h"
 #include "kernels/cuda/backend/memory.h"
 #include "kernels/cuda/backend/projection.h"
 #include "kernels/cuda/backend/step_block.h"
 #include "kernels/ops/fused_conv_gating.h"
 #include "kernels/ops/operands.h"
-#include "kernels/weights.h"
 
 namespace gdn::cuda {
-
-// The weights of one layer, on the device.
-struct DeviceLayer {
-  Memory memory;
-  const void* in_proj = nullptr;
-  const void* out_proj = nullptr;
-  const float* conv_weight = nullptr;
-  const float* conv_bias = nullptr;
-  const float* a_log = nullptr;
-  const float* dt_bias = nullptr;
-  const float* norm = nullptr;
-};
-
-absl::StatusOr<DeviceLayer> ToDevice(const LayerWeights& weights);
 
 // The parts of the pools that belong to one layer.
 struct LayerPools {
