@@ -69,8 +69,11 @@ size_t GdnPrefillWorkspaceBytes(const GdnPrefill* p) {
 
 int GdnRunPrefill(const GdnPrefill* p, void* workspace, void* stream) {
   return gdn::cuda::ChunkGatedDeltaRule(gdn::Params(*p),
-                                        {p->chunks, p->chunk_offsets, p->chunk_indices}, p->tokens,
-                                        workspace, static_cast<cudaStream_t>(stream));
+                                        {.count = p->chunks,
+                                         .chunk_offsets = p->chunk_offsets,
+                                         .chunk_indices = p->chunk_indices,
+                                         .longest = p->longest},
+                                        p->tokens, workspace, static_cast<cudaStream_t>(stream));
 }
 
 int GdnRunDecode(const GdnDecode* p, void* stream) {

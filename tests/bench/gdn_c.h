@@ -16,6 +16,7 @@ typedef struct GdnPrefill {
   int64_t rows;
   int64_t tokens;
   int64_t chunks;
+  int64_t longest;              /* chunks of a row at most */
   const int64_t* offsets;       /* [rows + 1] */
   const int64_t* chunk_offsets; /* [rows + 1] */
   const int64_t* chunk_indices; /* [chunks, 2] */

@@ -16,7 +16,7 @@ def _structure(name: str, **fields: type) -> type:
 
 _Prefill = _structure(
     "GdnPrefill",
-    rows=_I64, tokens=_I64, chunks=_I64,
+    rows=_I64, tokens=_I64, chunks=_I64, longest=_I64,
     offsets=_POINTER, chunk_offsets=_POINTER, chunk_indices=_POINTER,
     key_heads=_I32, value_heads=_I32, dim=_I32, bf16_state=_I32,
     q=_POINTER, k=_POINTER, v=_POINTER, g=_POINTER, beta=_POINTER, state=_POINTER, o=_POINTER,
@@ -70,6 +70,7 @@ class Kernels:
         p = _fill(
             _Prefill,
             rows=len(state), tokens=len(q), chunks=len(tables[1]),
+            longest=int(tables[0].diff().max()),
             offsets=offsets, chunk_offsets=tables[0], chunk_indices=tables[1],
             key_heads=q.shape[1], value_heads=v.shape[1], dim=v.shape[2], bf16_state=0,
             q=q, k=k, v=v, g=g, beta=beta, state=state, o=o,
