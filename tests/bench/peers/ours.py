@@ -41,12 +41,12 @@ def _fill(kind: type, **values: torch.Tensor | int) -> ctypes.Structure:
     return structure
 
 
-def chunk_tables(lengths: list[int], device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """chunk_offsets [N + 1] and chunk_indices [chunks, 2] of rows of these lengths."""
+def chunk_tables(lengths: list[int], device: str) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """chunk_offsets [N + 1], chunk_indices [chunks, 2] and the most chunks of a row, by its length."""
     counts = [-(-length // CHUNK) for length in lengths]
     offsets = torch.tensor([0, *counts]).cumsum(0)
     indices = [[row, chunk] for row, count in enumerate(counts) for chunk in range(count)]
-    return offsets.to(device), torch.tensor(indices, dtype=torch.int64).to(device)
+    return offsets.to(device), torch.tensor(indices, dtype=torch.int64).to(device), max(counts)
 
 
 class Kernels:
@@ -64,14 +64,13 @@ class Kernels:
         beta: torch.Tensor,
         state: torch.Tensor,  # [N, HV, V, K], in place
         offsets: torch.Tensor,  # [N + 1]
-        tables: tuple[torch.Tensor, torch.Tensor],  # chunk_tables
+        tables: tuple[torch.Tensor, torch.Tensor, int],  # chunk_tables
         o: torch.Tensor,  # [T, HV, V]
     ) -> None:
         p = _fill(
             _Prefill,
             rows=len(state), tokens=len(q), chunks=len(tables[1]),
-            longest=int(tables[0].diff().max()),
-            offsets=offsets, chunk_offsets=tables[0], chunk_indices=tables[1],
+            longest=tables[2], offsets=offsets, chunk_offsets=tables[0], chunk_indices=tables[1],
             key_heads=q.shape[1], value_heads=v.shape[1], dim=v.shape[2], bf16_state=0,
             q=q, k=k, v=v, g=g, beta=beta, state=state, o=o,
         )  # fmt: skip

@@ -39,7 +39,7 @@ class Rows:
 
     offsets: torch.Tensor
     offsets32: torch.Tensor
-    chunks: tuple[torch.Tensor, torch.Tensor]
+    chunks: tuple[torch.Tensor, torch.Tensor, int]
 
 
 @dataclasses.dataclass
