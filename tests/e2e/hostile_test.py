@@ -2,6 +2,7 @@
 that lives."""
 
 import random
+import re
 import socket
 
 import grpc
@@ -42,6 +43,11 @@ def states_a_position(kind: str, data: bytes) -> bool:
     except DecodeError:
         return True
     return not hasattr(parsed, "batch") or parsed.batch.positions[:1] > [MOST_POSITION]
+
+
+def within_32_bits(data: bytes) -> bytes:
+    """Varints of five bytes cut to 32 bits: of a tag, C++ drops what is above and Python refuses it."""
+    return re.sub(rb"([\x80-\xff]{4})([\x10-\x7f])", lambda m: m[1] + bytes([m[2][0] & 15]), data)
 
 
 def outcome(channel, path: str, data: bytes) -> str:
@@ -115,8 +121,9 @@ def test_garbled_headers(client, channel, path):
         garbled = bytearray(data)
         for _ in range(rng.randrange(1, 4)):
             garbled[rng.randrange(min(len(garbled), 90))] = rng.randrange(256)
-        if states_a_position(METHODS[path], bytes(garbled)):
-            agree(channel, path, bytes(garbled))
+        garbled = within_32_bits(bytes(garbled))
+        if states_a_position(METHODS[path], garbled):
+            agree(channel, path, garbled)
     twins.assert_untouched()
 
 
