@@ -1,6 +1,6 @@
-// What each way from a caller to the engine costs on one machine: a Decode of 1 and of 128 rows and
-// a Prefill of 8,192 tokens at hidden 2048 in bf16, answers kept for replay, one step at a time;
-// with a backend that only copies, and in a CUDA build on a machine with a GPU with the CUDA
+// What each way from a caller to the engine costs on one machine: a Decode of 1, 32 and 128 rows
+// and a Prefill of 8,192 tokens at hidden 2048 in bf16, answers kept for replay, one step at a
+// time; with a backend that only copies, and in a CUDA build on a machine with a GPU with the CUDA
 // backend. Callers and servers are processes of their own. Calls go over a Unix socket or TCP, from
 // a thread that sleeps until its answer has come and from one that spins; beside them an echo of an
 // empty message and one of the same bytes, and such echoes that answer as late as a step would.
@@ -75,6 +75,7 @@ void PrintStep(int64_t tokens, const StepTimes& step) {
 void CallNull(Planes* planes) {
   PrintHead("null");
   planes->Measure(1, 1, 0);
+  planes->Measure(kSomeRows, kSomeRows, 0);
   planes->Measure(kMostRows, kMostRows, 0);
   planes->Measure(1, kPrompt, 0);
 }
@@ -82,9 +83,11 @@ void CallNull(Planes* planes) {
 void CallDevice(const Board& board, Planes* planes) {
   PrintHead("cuda");
   PrintStep(1, board.one);
+  PrintStep(kSomeRows, board.some);
   PrintStep(kMostRows, board.most);
   PrintStep(kPrompt, board.prompt);
   JudgeDecode(1, planes->Measure(1, 1, board.one.device), board.one);
+  JudgeDecode(kSomeRows, planes->Measure(kSomeRows, kSomeRows, board.some.device), board.some);
   JudgeDecode(kMostRows, planes->Measure(kMostRows, kMostRows, board.most.device), board.most);
   JudgePrefill(planes->Measure(1, kPrompt, board.prompt.device), board.prompt);
 }

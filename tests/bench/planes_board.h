@@ -20,7 +20,9 @@ namespace gdn {
   std::exit(1);
 }
 
-// What is measured beside a Decode of one row: one of many, and a Prefill of so many tokens.
+// What is measured beside a Decode of one row: one of some and one of many, and a Prefill of so
+// many tokens.
+inline constexpr int64_t kSomeRows = 32;
 inline constexpr int64_t kMostRows = 128;
 inline constexpr int64_t kPrompt = 8192;
 
@@ -43,7 +45,7 @@ inline void Write(std::string_view text, AddressText* to) {
 // ready.
 struct Board {
   AddressText echo = {}, echo_tcp = {}, service = {}, service_tcp = {};
-  StepTimes one, most, prompt;            // on the device
+  StepTimes one, some, most, prompt;      // on the device
   std::atomic<double> backend_us = 0;     // that it has had something to do, until this is taken
   std::atomic<int64_t> echo_late_ns = 0;  // by which the late echo is late
 

@@ -39,6 +39,7 @@ int RunHost(const BackendShape& shape, bool device, Board* board, int line) {
   } else if (HaveDevice()) {
     const PlanesDevice measured(shape);
     board->one = measured.TimeStep(1, 1);
+    board->some = measured.TimeStep(kSomeRows, kSomeRows);
     board->most = measured.TimeStep(kMostRows, kMostRows);
     board->prompt = measured.TimeStep(1, kPrompt);
     Serve(shape, measured.MakeBackend(), board, line);

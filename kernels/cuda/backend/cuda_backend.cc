@@ -19,8 +19,6 @@ namespace gdn {
 namespace cuda {
 namespace {
 
-size_t Aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
-
 // Of one layer's pools, by slot.
 struct PoolLayout {
   explicit PoolLayout(const BackendShape& s)

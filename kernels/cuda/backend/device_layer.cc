@@ -10,10 +10,6 @@
 namespace gdn::cuda {
 namespace {
 
-constexpr size_t kAlignment = 256;
-
-size_t Aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
 // A vector of a layer and where its pointer goes.
 template <typename T>
 struct Placed {

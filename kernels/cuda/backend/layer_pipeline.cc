@@ -15,10 +15,6 @@ using Kind = InputTensor::Kind;
 // Rows of up to so many tokens decode as one kernel: a token and its draft.
 constexpr int64_t kMostDecodeTokens = 16;
 
-constexpr size_t kAlignment = 256;
-
-size_t Aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
 }  // namespace
 
 struct LayerPipeline::Step {

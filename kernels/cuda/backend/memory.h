@@ -8,6 +8,9 @@
 
 namespace gdn::cuda {
 
+// What lies side by side in a memory lies on so many bytes.
+constexpr size_t Aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
+
 // Movable; frees what it holds.
 class Memory {
  public:

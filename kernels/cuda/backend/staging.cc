@@ -17,9 +17,7 @@ namespace {
 constexpr size_t kSlice = size_t{2} << 20;
 
 // In front of a pinned answer.
-size_t FaultBytes(int64_t rows) {
-  return (static_cast<size_t>(rows) * sizeof(uint32_t) + 255) / 256 * 256;
-}
+size_t FaultBytes(int64_t rows) { return Aligned(static_cast<size_t>(rows) * sizeof(uint32_t)); }
 
 RowFault FaultOf(uint32_t bits) {
   if ((bits & kFaultNonFinite) != 0) return RowFault::kNonFiniteInput;

@@ -2,19 +2,18 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/backend/memory.h"
 #include "kernels/ops/operands.h"
 
 namespace gdn::cuda {
 namespace {
-
-constexpr size_t kAlignment = 256;
 
 // Places one array after the other.
 class Placer {
  public:
   size_t Place(size_t bytes) {
     const size_t at = end_;
-    end_ = (end_ + bytes + kAlignment - 1) / kAlignment * kAlignment;
+    end_ = Aligned(end_ + bytes);
     return at;
   }
   size_t end() const { return end_; }
