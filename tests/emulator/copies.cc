@@ -51,6 +51,39 @@ void CheckBulk(const void* global, uint32_t shared, unsigned bytes) {
   }
 }
 
+constexpr uint64_t kPanelDim = 64;
+constexpr unsigned kPanelBytes = kPanelDim * kPanelDim * sizeof(uint16_t);
+
+// Calls f(element in the tensor or null, place in the panel) for 64 x 64 elements.
+template <typename F>
+void ForEachOfPanel(const Tensor& tensor, int column, int row, unsigned char* panel, F&& f) {
+  for (uint64_t i = 0; i < kPanelDim; ++i) {
+    for (uint64_t j = 0; j < kPanelDim; ++j) {
+      const bool inside = row + i < tensor.rows && column + j < tensor.columns;
+      uint16_t* element = inside ? &tensor.data[(row + i) * tensor.stride + column + j] : nullptr;
+      const uint64_t at = (i * kPanelDim + j) * sizeof(uint16_t);
+      f(element, panel + (at ^ (at >> 7 & 7) << 4));
+    }
+  }
+}
+
+Place PanelPlace(uint32_t address) {
+  if (address % 1024 != 0) Fail("a panel that is not aligned");
+  return SharedPlace(address, kPanelBytes);
+}
+
+// Has `store` run some time, as one of the running thread's stores.
+template <typename F>
+void StoreLater(Block& block, F store) {
+  if (self->stores.empty()) CommitStores();
+  const std::shared_ptr<uint64_t> group = self->stores.back();
+  ++*group;
+  LaterIn(block, [store = std::move(store), group] {
+    store();
+    --*group;
+  });
+}
+
 }  // namespace
 
 void InitBarrier(uint32_t barrier, unsigned arrivals) {
@@ -129,33 +162,29 @@ void StoreCounted(uint32_t to, float x, uint32_t barrier) {
 }
 
 void CopyPanelCounted(uint32_t to, const Tensor& tensor, int column, int row, uint32_t barrier) {
-  constexpr int kDim = 64;
-  constexpr unsigned kBytes = kDim * kDim * sizeof(uint16_t);
-  if (to % 1024 != 0) Fail("a panel that is not aligned");
-  const Place place = SharedPlace(to, kBytes);
+  const Place place = PanelPlace(to);
   LaterIn(*place.block, [data = place.data, tensor, column, row, counts = &At(barrier)] {
-    for (uint64_t i = 0; i < kDim; ++i) {
-      for (uint64_t j = 0; j < kDim; ++j) {
-        const bool inside = row + i < tensor.rows && column + j < tensor.columns;
-        const uint16_t x = inside ? tensor.data[(row + i) * tensor.stride + column + j] : 0;
-        const uint64_t at = (i * kDim + j) * sizeof(x);
-        std::memcpy(data + (at ^ (at >> 7 & 7) << 4), &x, sizeof(x));
-      }
-    }
-    counts->bytes -= kBytes;
+    ForEachOfPanel(tensor, column, row, data, [](const uint16_t* element, unsigned char* in_panel) {
+      const uint16_t x = element != nullptr ? *element : 0;
+      std::memcpy(in_panel, &x, sizeof(x));
+    });
+    counts->bytes -= kPanelBytes;
     Settle(*counts);
   });
 }
 
 void StoreByEngine(void* to, uint32_t from, unsigned bytes) {
   CheckBulk(to, from, bytes);
-  if (self->stores.empty()) CommitStores();
-  const std::shared_ptr<uint64_t> group = self->stores.back();
-  ++*group;
   const Place place = SharedPlace(from, bytes);
-  LaterIn(*place.block, [to, data = place.data, bytes, group] {
-    std::memcpy(to, data, bytes);
-    --*group;
+  StoreLater(*place.block, [to, data = place.data, bytes] { std::memcpy(to, data, bytes); });
+}
+
+void StorePanelByEngine(const Tensor& tensor, int column, int row, uint32_t from) {
+  const Place place = PanelPlace(from);
+  StoreLater(*place.block, [data = place.data, tensor, column, row] {
+    ForEachOfPanel(tensor, column, row, data, [](uint16_t* element, const unsigned char* in_panel) {
+      if (element != nullptr) std::memcpy(element, in_panel, sizeof(*element));
+    });
   });
 }
 

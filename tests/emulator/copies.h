@@ -31,6 +31,8 @@ void CopyPanelCounted(uint32_t to, const Tensor& tensor, int column, int row, ui
 
 // cp.async.bulk to global memory.
 void StoreByEngine(void* to, uint32_t from, unsigned bytes);
+// cp.async.bulk.tensor to global memory, as CopyPanelCounted.
+void StorePanelByEngine(const Tensor& tensor, int column, int row, uint32_t from);
 void CommitStores();
 void WaitForStores(unsigned pending);
 

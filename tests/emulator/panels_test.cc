@@ -75,6 +75,42 @@ TEST(Panels, BeyondTheTensorAreZeros) {
   EXPECT_EQ(Misses([] { return TileIsThere(16, 64, true); }), 0);
 }
 
+// Whether a panel's store reaches the tensor's elements and nothing else of it.
+bool PanelIsStored(int row, int column, bool wait) {
+  const Elements numbers = Numbers();
+  Elements to = {};
+  cuda::TensorMap map;
+  if (cuda::MapPanels(to.x, kColumns, kRows, kStride, &map) != cudaSuccess) return false;
+  const std::string failure = RunKernel(1, 1, [&] {
+    for (int i = 0; i < kDim * kDim; ++i) {
+      const int j = (i / 8 % 8 ^ i / kDim % 8) * 8 + i % 8;
+      Own().panel[i] = NumberAt(row + i / kDim, column + j);
+    }
+    cuda::StorePanel(&map, column, row, cuda::SharedAddress(Own().panel));
+    cuda::StoreBulkCommit();
+    if (wait) cuda::StoreBulkWaitRead();
+    Own().panel[0] = 0;
+    cuda::StoreBulkWait();
+  });
+  for (int i = 0; i < kRows * kStride; ++i) {
+    const int down = i / kStride - row;
+    const int right = i % kStride - column;
+    const bool stored =
+        down >= 0 && down < kDim && right >= 0 && right < kDim && i % kStride < kColumns;
+    if (to.x[i] != (stored ? numbers.x[i] : 0)) return false;
+  }
+  return failure.empty();
+}
+
+TEST(Panels, AStoreHasReadItsPanelOnceItWasWaitedFor) {
+  EXPECT_EQ(Misses([] { return PanelIsStored(3, 8, true); }), 0);
+  EXPECT_GT(Misses([] { return PanelIsStored(3, 8, false); }), 0);
+}
+
+TEST(Panels, WhatLiesBeyondTheTensorIsNotStored) {
+  EXPECT_EQ(Misses([] { return PanelIsStored(16, 64, true); }), 0);
+}
+
 TEST(Panels, WhatIsNotAlignedHasNoMap) {
   const Elements numbers = Numbers();
   cuda::TensorMap map;

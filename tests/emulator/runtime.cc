@@ -88,7 +88,7 @@ CUresult EncodeTiled(CUtensorMap* map, CUtensorMapDataType, cuuint32_t dimension
       dimensions == 2 && box[0] == 64 && box[1] == 64 && swizzle == CU_TENSOR_MAP_SWIZZLE_128B;
   const bool aligned = reinterpret_cast<uintptr_t>(data) % 16 == 0 && bytes[0] % 16 == 0;
   if (!panels || !aligned) return CUDA_ERROR_INVALID_VALUE;
-  const Tensor tensor = {static_cast<const uint16_t*>(data), size[0], size[1],
+  const Tensor tensor = {static_cast<uint16_t*>(data), size[0], size[1],
                          bytes[0] / sizeof(uint16_t)};
   static_assert(sizeof(tensor) <= sizeof(*map));
   std::memcpy(map, &tensor, sizeof(tensor));

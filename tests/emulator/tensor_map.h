@@ -7,7 +7,7 @@ namespace gdn::emulator {
 
 // A tensor of two dimensions and elements of 16 bits, by boxes of 64 x 64.
 struct Tensor {
-  const uint16_t* data;
+  uint16_t* data;
   uint64_t columns;
   uint64_t rows;
   uint64_t stride;  // from a row to the next, in elements

@@ -90,6 +90,19 @@ TEST_P(Chunk128, KeysAsTheyCome) {
   Check(*GetParam(), {DType::kFp16, DType::kFp16, DType::kFp32}, 1, 2, false);
 }
 
+// Their products among themselves may leave fp16's range where nothing of the result does.
+TEST_P(Chunk128, LongKeysAsTheyCome) {
+  DeltaInputs in(61, {{130, 70}, {1, 3, 128, 128}}, DType::kBf16);
+  for (int64_t i = 0; i < in.k.size(); ++i) in.k.set(i, in.k[i] * 256.0f);
+  for (int64_t i = 0; i < in.beta.size(); ++i) in.beta.set(i, i / 3 % 64 == 40 ? 1.0f : 0.0f);
+  Tensor truth(DType::kFp32, in.rows.tokens() * in.value_stride());
+  Tensor o(DType::kBf16, truth.size());
+  oracle::FusedRecurrentGatedDeltaRule(
+      in.Bind<FusedRecurrentGatedDeltaRuleParams>(nullptr, &truth, false));
+  GetParam()->chunk(in.Bind<ChunkGatedDeltaRuleParams>(nullptr, &o, false));
+  EXPECT_TRUE(Close(o, truth, in.output_shape(), Within(2e-2)));
+}
+
 // Rows of bf16 that go on from a state of fp32, against the recurrent oracle.
 void CheckWithState(const Implementation& impl, DeltaInputs& in, uint64_t seed,
                     DType output = DType::kBf16) {

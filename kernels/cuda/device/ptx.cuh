@@ -196,6 +196,14 @@ __device__ __forceinline__ void StoreMatricesTransposed(uint32_t address, uint4 
 }
 
 // 16 bytes of shared memory.
+__device__ __forceinline__ uint4 LoadSharedPiece(uint32_t address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
 __device__ __forceinline__ float4 LoadSharedFloats(uint32_t address) {
   float4 v;
   asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
@@ -213,6 +221,13 @@ __device__ __forceinline__ float Exp2(float x) {
 }
 
 // ---- copies into shared memory
+
+// x, of which the compiler computes nothing ahead: in a loop, what it could would take registers
+// all the time.
+__device__ __forceinline__ uint32_t NotBefore(uint32_t x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
 
 __device__ __forceinline__ uint32_t SharedAddress(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
@@ -346,6 +361,14 @@ __device__ __forceinline__ void StoreBulk(void* to, uint32_t from, unsigned byte
   asm volatile(
       "cp.async.bulk.global.shared::cta.bulk_group.L2::cache_hint [%0], [%1], %2, %3;" ::"l"(to),
       "r"(from), "r"(bytes), "l"(policy)
+      : "memory");
+}
+// A panel to 64 rows of 64 columns of a tensor, a map as in CopyPanel; what lies beyond the last
+// row or column is left out.
+__device__ __forceinline__ void StorePanel(const void* map, int column, int row, uint32_t from) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map),
+      "r"(column), "r"(row), "r"(from)
       : "memory");
 }
 __device__ __forceinline__ void StoreBulkCommit() {

@@ -53,8 +53,8 @@ __device__ __forceinline__ float SquareOf(const TileSum& products) {
   return lane % kTileDim < 8 ? top : bottom;
 }
 
-__device__ __forceinline__ float InverseNorm(bool l2norm, float square) {
-  return l2norm ? InverseRoot(square + kL2NormEps) : 1.0f;
+__device__ __forceinline__ float InverseNorm(float square) {
+  return InverseRoot(square + kL2NormEps);
 }
 
 // Multiplies sums of the warp's rows i by row_i * n_j * exp(gamma_i - gamma_j), in two steps where

@@ -19,6 +19,7 @@ constexpr int kBlocks = kChunk / kTileDim;
 constexpr int kDimTiles = kSm90Dim / kTileDim;
 constexpr int kPlaces = 4;
 constexpr int kRecord = 2 * kPanelPieces;  // 16-byte pieces of 64 x 128 elements
+constexpr int kRecords = 2;                // that `loaded` counts: keys and queries
 
 // A chunk of a head, and what is to be done about its state.
 struct Place {
@@ -164,12 +165,16 @@ class Cursor {
 using TokenFactors = float4[kBlocks][4];
 
 // What the state's warps multiply a chunk's tokens by.
+enum Factor {
+  kForY,  // -exp(gamma_i) * n_i
+  kBeta,  // 0 beyond the row's end
+  kForO,  // scale * exp(gamma_i) * nq_i
+  kForS,  // n_i * d_i
+  kFactors
+};
 struct Factors {
-  TokenFactors for_y;  // -exp(gamma_i) * n_i
-  TokenFactors beta;   // 0 beyond the row's end
-  TokenFactors for_s;  // n_i * d_i
-  TokenFactors for_o;  // scale * exp(gamma_i) * nq_i
-  float decay;         // exp(gamma_last)
+  TokenFactors of[kFactors];
+  float decay;  // exp(gamma_last)
 };
 
 __device__ __forceinline__ float4 TileOf(const TokenFactors& factors, int tile) {
@@ -181,8 +186,8 @@ __device__ __forceinline__ void SetFactor(TokenFactors& factors, int token, floa
   thread[column / 8 * 2 + column % 2] = factor;
 }
 
-// What a maker brings and makes: of the chunk at hand, and the next one's keys and queries. The
-// state's warps have used up a chunk's before its maker begins to write the next but one's.
+// What a maker brings and makes: of the chunk at hand, and the next one's keys and queries. What
+// was there is overwritten once the state's warps have used it.
 struct alignas(1024) Maker {
   uint4 k[2][kRecord];
   uint4 q[2][kRecord];
@@ -204,9 +209,14 @@ struct alignas(1024) Maker {
 
 struct Shared {
   Maker makers[kMakers];
-  uint64_t loaded[kMakers];  // keys and queries
-  uint64_t made[kMakers];    // T, R and what they go with
-  uint64_t used[kMakers];    // all of it
+  uint64_t loaded[kMakers][2];  // keys and queries
+  uint64_t made[kMakers];       // T, R and what they go with
+  uint64_t read[kMakers];       // keys, queries and T have been used
+  uint64_t used[kMakers];       // all of it has, and the output has left
+
+  // Of the block's n-th chunk.
+  __device__ Maker& maker(unsigned n) { return makers[n % kMakers]; }
+  __device__ const Place& place(unsigned n) { return maker(n).places[n / kMakers % kPlaces]; }
 };
 
 // The tensors of whole chunks. Of others, rows are copied one by one: what lies beyond is the next
@@ -215,6 +225,7 @@ struct Tensors {
   TensorMap q;
   TensorMap k;
   TensorMap v;
+  TensorMap o;
 };
 
 __device__ __forceinline__ int GroupWarp() {

@@ -8,8 +8,10 @@
 
 namespace gdn::cuda::fused {
 
-// The warp of a maker that brings whole chunks.
-constexpr int kLoadWarp = 2;
+// The threads of this maker.
+__device__ __forceinline__ void MakerSync() {
+  NamedBarrier(1 + static_cast<int>(threadIdx.x) / kGroupThreads, kGroupThreads);
+}
 
 // ---- what is brought
 
@@ -20,10 +22,10 @@ template <typename T>
 __device__ __forceinline__ void LoadTokens(const void* tensor, int64_t stride, int64_t column,
                                            const Place& at, uint4* to) {
   constexpr int kPieces = kSm90Dim * sizeof(T) / sizeof(uint4);
-  const int piece = static_cast<int>(threadIdx.x) % kPieces;
+  const int piece = static_cast<int>(threadIdx.x % kPieces);
   const T* from = static_cast<const T*>(tensor) + at.token * stride + column + piece * 8;
 #pragma unroll 1
-  for (int row = static_cast<int>(threadIdx.x) % kGroupThreads / kPieces; row < kChunk;
+  for (int row = static_cast<int>(threadIdx.x % kGroupThreads / kPieces); row < kChunk;
        row += kGroupThreads / kPieces) {
     const bool valid = row < at.length;
     CopyAsync16(SharedAddress(to + PanelPiece(row, piece)), valid ? from + row * stride : from,
@@ -33,7 +35,7 @@ __device__ __forceinline__ void LoadTokens(const void* tensor, int64_t stride, i
 
 // The same of g and beta; half of the threads take g, half beta.
 __device__ __forceinline__ void LoadGates(const ChunkSm90Params& p, const Place& at, Maker& maker) {
-  const int token = static_cast<int>(threadIdx.x) % kChunk;
+  const int token = static_cast<int>(threadIdx.x % kChunk);
   const bool is_g = threadIdx.x % kGroupThreads < kChunk;
   const float* from = is_g ? p.rule.g : p.rule.beta;
   float* to = (is_g ? maker.next_g : maker.next_beta) + token;
@@ -46,92 +48,111 @@ __device__ __forceinline__ void LoadGates(const ChunkSm90Params& p, const Place&
   CopyAsyncFloat(SharedAddress(to), from, valid);
 }
 
-// The thread of a maker that has the copy engine bring whole chunks.
-__device__ __forceinline__ bool IsLoader() { return threadIdx.x % kGroupThreads == kLoadWarp * 32; }
-
-// Has it bring a whole chunk's 64 x 128 values of a head.
-__device__ __forceinline__ void LoadChunk(const TensorMap& tensor, int head, const Place& at,
-                                          const uint4* to, uint32_t barrier) {
-#pragma unroll
-  for (int panel = 0; panel < 2; ++panel) {
-    CopyPanel(SharedAddress(to + panel * kPanelPieces), &tensor,
-              head * kSm90Dim + panel * (kSm90Dim / 2), static_cast<int>(at.token), barrier);
-  }
+// Of the next chunk: its gates, and keys and queries unless the copy engine brings them.
+template <typename T>
+__device__ __forceinline__ void LoadNext(const ChunkSm90Params& p, const Place& place, uint4* k,
+                                         uint4* q, uint64_t& loaded, Maker& maker) {
+  const Place at = place;
+  if (at.length == 0) return;
+  LoadGates(p, at, maker);
+  if (at.length == kChunk) return;
+  const int64_t column = int64_t{at.key_head} * kSm90Dim;
+  LoadTokens<T>(p.rule.k, p.rule.k_stride, column, at, k);
+  LoadTokens<T>(p.rule.q, p.rule.q_stride, column, at, q);
+  if (threadIdx.x % kGroupThreads < kRecords) BarrierArrive(SharedAddress(&loaded));
 }
 
-// The next chunk's keys and queries, counted by `loaded`, and its gates. The values will follow:
-// into L2.
-template <typename T>
-__device__ __forceinline__ void LoadNext(const ChunkSm90Params& p, const Tensors& tensors,
-                                         const Place& at, int buffer, uint32_t loaded,
-                                         Maker& maker) {
-  if (at.length > 0) LoadGates(p, at, maker);
-  if (at.length == kChunk) {
-    if (IsLoader()) {
-      BarrierArriveExpect(loaded, 4 * kPanelBytes);
-      LoadChunk(tensors.k, at.key_head, at, maker.k[buffer], loaded);
-      LoadChunk(tensors.q, at.key_head, at, maker.q[buffer], loaded);
-#pragma unroll
-      for (int panel = 0; panel < 2; ++panel) {
-        PrefetchPanel(&tensors.v, at.head * kSm90Dim + panel * (kSm90Dim / 2),
-                      static_cast<int>(at.token));
-      }
-    }
-  } else if (at.length > 0) {
-    const int64_t column = int64_t{at.key_head} * kSm90Dim;
-    LoadTokens<T>(p.rule.k, p.rule.k_stride, column, at, maker.k[buffer]);
-    LoadTokens<T>(p.rule.q, p.rule.q_stride, column, at, maker.q[buffer]);
-    if (IsLoader()) BarrierArrive(loaded);
-  }
-  CopyAsyncCommit();
+// They are there for all of the maker.
+__device__ __forceinline__ void EndLoadNext(const Place& at) {
+  CopyAsyncWait();
+  if (at.length < kChunk) AsyncProxyFence();
+  MakerSync();
 }
 
-// The chunk's values, counted by `made`.
+// Values that the copy engine does not bring.
 template <typename T>
-__device__ __forceinline__ void LoadValues(const ChunkSm90Params& p, const Tensors& tensors,
-                                           const Place& at, uint32_t made, Maker& maker) {
-  if (at.length < kChunk) {
-    LoadTokens<T>(p.rule.v, p.rule.v_stride, int64_t{at.head} * kSm90Dim, at, maker.v);
-  } else if (IsLoader()) {
-    AsyncProxyFence();  // the last output has left the place
-    BarrierExpect(made, 2 * kPanelBytes);
-    LoadChunk(tensors.v, at.head, at, maker.v, made);
-  }
-  CopyAsyncCommit();
+__device__ __forceinline__ void LoadFewValues(const ChunkSm90Params& p, const Place& place,
+                                              Maker& maker) {
+  const Place at = place;
+  if (at.length == kChunk) return;
+  LoadTokens<T>(p.rule.v, p.rule.v_stride, int64_t{at.head} * kSm90Dim, at, maker.v);
+  CopyAsyncWait();
 }
 
 // ---- gates and norms
 
 // The number of the lane's token, in either half of a warp.
 __device__ __forceinline__ int OwnToken() {
-  return GroupWarp() * kTileDim + static_cast<int>(threadIdx.x) % kTileDim;
+  return static_cast<int>(threadIdx.x % kGroupThreads / 32 * kTileDim + threadIdx.x % kTileDim);
+}
+
+// The product of the lane's token's row with itself. A half of the warp has a panel's part of it.
+template <typename T>
+__device__ __forceinline__ float SquareOfOwnRow(const uint4* rows) {
+  const unsigned panel = threadIdx.x % 32 / kTileDim;
+  const unsigned first = threadIdx.x % 8;  // piece 0 of the row, as panels permute them
+  const uint32_t row =
+      SharedAddress(rows + panel * kPanelPieces + OwnToken() * (kPanelRowBytes / 16) + first);
+  constexpr int kAtOnce = 4;
+  float even = 0.0f;
+  float odd = 0.0f;
+#pragma unroll
+  for (int piece = 0; piece < 8; piece += kAtOnce) {
+    uint4 pieces[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) pieces[i] = LoadSharedPiece(row ^ (piece + i) * 16);
+#pragma unroll
+    for (const uint4& x : pieces) {
+      for (const uint32_t pair : {x.x, x.y, x.z, x.w}) {
+        const float2 value = Unpack(pair, T{});
+        even = fmaf(value.x, value.x, even);
+        odd = fmaf(value.y, value.y, odd);
+      }
+    }
+  }
+  const float sum = even + odd;
+  return sum + __shfl_xor_sync(~0u, sum, kTileDim);
 }
 
 // What this maker multiplies by. Keys of fp16 have their norms already.
 template <typename T>
 __device__ __forceinline__ void StoreScales(const ChunkSm90Params& p, float column_decay,
-                                            const TileSum& kk, const TileSum& qq, Maker& maker) {
+                                            const TileSum& kk, float qq, Maker& maker) {
   const int token = OwnToken();
-  const bool l2norm = p.rule.qk_l2norm;
-  const float n = std::is_same_v<T, __half> ? 1.0f : InverseNorm(l2norm, SquareOf(kk));
+  const float n = std::is_same_v<T, __half> ? 1.0f : InverseNorm(SquareOf(kk));
   maker.k_norm[token] = n;
   maker.column[token] = n * column_decay;
-  maker.q_scale[token] = p.rule.scale * InverseNorm(l2norm, SquareOf(qq));
+  maker.q_scale[token] = p.rule.scale * InverseNorm(qq);
   maker.beta[token] = maker.next_beta[token];
 }
 
-// What the state's warps multiply by.
-__device__ __forceinline__ void StoreFactors(Maker& maker) {
+// What the state's warps multiply the lane's token by; half of a warp has the one two factors, half
+// the other two.
+struct OwnFactors {
+  float first;   // for_y or for_o
+  float second;  // beta or for_s
+  float begin;
+};
+
+__device__ __forceinline__ bool HasFirstHalf() { return threadIdx.x % 32 < kTileDim; }
+
+__device__ __forceinline__ OwnFactors MakeFactors(const Maker& maker) {
   const int token = OwnToken();
   const float gamma = maker.gamma[token];
-  const float begin = Exp2(gamma);
   const float n = maker.k_norm[token];
-  Factors& factors = maker.factors;
-  SetFactor(factors.for_y, token, -begin * n);
-  SetFactor(factors.beta, token, maker.beta[token]);
-  SetFactor(factors.for_s, token, Exp2(maker.gamma[kChunk - 1] - gamma) * n);
-  SetFactor(factors.for_o, token, begin * maker.q_scale[token]);
-  if (token == kChunk - 1) factors.decay = begin;
+  const float begin = Exp2(gamma);
+  const bool half = HasFirstHalf();
+  return {.first = begin * (half ? -n : maker.q_scale[token]),
+          .second = half ? maker.beta[token] : Exp2(maker.gamma[kChunk - 1] - gamma) * n,
+          .begin = begin};
+}
+
+__device__ __forceinline__ void StoreFactors(const OwnFactors& own, Factors& factors) {
+  const int token = static_cast<int>(NotBefore(OwnToken()));
+  TokenFactors* two = factors.of + (HasFirstHalf() ? kForY : kForO);
+  SetFactor(two[0], token, own.first);
+  SetFactor(two[1], token, own.second);
+  if (token == kChunk - 1) factors.decay = own.begin;
 }
 
 }  // namespace gdn::cuda::fused

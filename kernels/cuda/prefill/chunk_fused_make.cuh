@@ -1,6 +1,7 @@
 // The warpgroups that make T and R of the fused kernel (chunk_sm90.h).
 #pragma once
 
+#include "kernels/cuda/prefill/chunk_fused_copies.cuh"
 #include "kernels/cuda/prefill/chunk_fused_inputs.cuh"
 #include "kernels/cuda/prefill/chunk_square.cuh"
 
@@ -9,48 +10,43 @@ namespace gdn::cuda::fused {
 // The warp that finds the places of chunks: that with the least of T.
 constexpr int kStepWarp = kBlocks - 1;
 
-// The threads of this maker.
-__device__ __forceinline__ void MakerSync() {
-  NamedBarrier(1 + static_cast<int>(threadIdx.x) / kGroupThreads, kGroupThreads);
-}
-
-// Calls f(j, decayed tile) for the warp's tiles of d up to the diagonal's, multiplied by
-// rows_i * n_j * exp(gamma_i - gamma_j).
-template <typename F>
-__device__ __forceinline__ void ForEachDecayed(const Square& d, const float2& rows, int warp,
-                                               const Maker& maker, F&& f) {
-  const Decay decay(maker.gamma, maker.column, maker.k_norm, warp, rows);
-  // All of them before the first is stored, which the compiler lets no load pass, and without
-  // branches: the warps wait for the one with the most.
-  TileSum tiles[kBlocks - 1];
-#pragma unroll
-  for (int j = 0; j < kBlocks - 1; ++j) tiles[j] = decay.Left(SumOf(d, j), j);
-  const TileSum diagonal = decay.Diagonal(DiagonalOf(d, warp));
-#pragma unroll
-  for (int j = 0; j < kBlocks - 1; ++j) {
-    if (j < warp) f(j, tiles[j]);
-  }
-  f(warp, diagonal);
-}
-
 // -A_ij = -beta_i * n_i * n_j * kk_ij * exp(gamma_i - gamma_j) for i > j; what is not below the
 // diagonal is never read.
 __device__ __forceinline__ void StoreLower(const Square& kk, int warp, Maker& maker) {
   const float2 beta = RowsOf(maker.beta + warp * kTileDim);
   const float2 norm = RowsOf(maker.k_norm + warp * kTileDim);
-  ForEachDecayed(kk, {-beta.x * norm.x, -beta.y * norm.y}, warp, maker, [&](int j, const auto& a) {
-    StoreSum(j == warp ? a : Rounded(a), maker.lower.at(warp, j));
-  });
+  const Decay decay(maker.gamma, maker.column, maker.k_norm, warp,
+                    {-beta.x * norm.x, -beta.y * norm.y});
+#pragma unroll
+  for (int j = 0; j < kBlocks - 1; ++j) {
+    if (j < warp) maker.lower.Store(warp, j, decay.Left(SumOf(kk, j), j));
+  }
+  StoreSum(decay.Diagonal(DiagonalOf(kk, warp)), maker.lower.diagonal[warp]);
 }
 
-// R_ij = scale * nq_i * n_j * qk_ij * exp(gamma_i - gamma_j) for i >= j.
+// The warp's 16 rows of R, up to the diagonal.
+using RowsOfR = LeftTile[kBlocks];
+
+// R_ij = scale * nq_i * n_j * qk_ij * exp(gamma_i - gamma_j) for i >= j. Only what there is: the
+// warp with the least of R has the most of T.
 template <typename T>
-__device__ __forceinline__ void StoreR(const Square& qk, int warp, Maker& maker) {
-  const PanelLane to(SharedAddress(maker.r));
+__device__ __forceinline__ void MakeR(const Square& qk, int warp, const Maker& maker, RowsOfR& r) {
   const float2 rows = RowsOf(maker.q_scale + warp * kTileDim);
-  ForEachDecayed(qk, rows, warp, maker, [&](int j, const TileSum& r) {
-    to.Store(PackLeft<T>(j == warp ? Lower(r) : r), warp * kTileDim, j);
-  });
+  const Decay decay(maker.gamma, maker.column, maker.k_norm, warp, rows);
+#pragma unroll
+  for (int j = 0; j < kBlocks - 1; ++j) {
+    if (j < warp) r[j] = PackLeft<T>(decay.Left(SumOf(qk, j), j));
+  }
+  r[kBlocks - 1] = PackLeft<T>(Lower(decay.Diagonal(DiagonalOf(qk, warp))));
+}
+
+__device__ __forceinline__ void StoreR(const RowsOfR& r, int warp, Maker& maker) {
+  const PanelLane to(NotBefore(SharedAddress(maker.r)));
+#pragma unroll
+  for (int j = 0; j < kBlocks - 1; ++j) {
+    if (j < warp) to.Store(r[j], warp * kTileDim, j);
+  }
+  to.Store(r[kBlocks - 1], warp * kTileDim, warp);
 }
 
 // T on and below the diagonal, for the warp's 16 columns.
@@ -68,17 +64,16 @@ __device__ __forceinline__ void StoreT(int warp, Maker& maker) {
 // the gates; then A and the inverses of its diagonal's tiles.
 template <typename T>
 __device__ __forceinline__ void BeginChunk(const ChunkSm90Params& p, uint4* k_rows,
-                                           const uint4* q_rows, Maker& maker, Square& qk) {
-  const int warp = GroupWarp();
-  if (std::is_same_v<T, __half> && p.rule.qk_l2norm) {
+                                           const uint4* q_rows, int warp, float column_decay,
+                                           Maker& maker, Square& qk) {
+  if (std::is_same_v<T, __half>) {
     NormalizeRows<T>(k_rows, warp * kTileDim, [](int, float) {});
     AsyncProxyFence();
     MakerSync();
   }
   Square kk;
   MultiplyRows<T>(k_rows, k_rows, kk);
-  const float column_decay = SumGates(maker.next_g, warp, maker.gamma).column;
-  const TileSum qq = SquareOfRows<T>(q_rows, warp);
+  const float qq = SquareOfOwnRow<T>(q_rows);
   WarpgroupWait();
   WarpgroupTouch(kk);
   StoreScales<T>(p, column_decay, DiagonalOf(kk, warp), qq, maker);
@@ -96,6 +91,7 @@ template <typename T>
 __device__ void StoreZeros(const ChunkSm90Params& p, int64_t token, int64_t tokens, int head) {
   constexpr int kWidth = kSm90Dim * sizeof(T) / sizeof(uint4);
   T* to = static_cast<T*>(p.rule.o) + token * p.rule.o_stride + int64_t{head} * kSm90Dim;
+#pragma unroll 1
   for (int64_t e = threadIdx.x % 32; e < tokens * kWidth; e += 32) {
     reinterpret_cast<uint4*>(to + e / kWidth * p.rule.o_stride)[e % kWidth] = {};
   }
@@ -121,7 +117,7 @@ __device__ __forceinline__ void Step(const ChunkSm90Params& p, int chunks, int w
 
 // T and R have zeros where nothing is ever stored.
 __device__ __forceinline__ void ClearPanels(Maker& maker) {
-  for (int i = static_cast<int>(threadIdx.x) % kGroupThreads; i < kPanelPieces;
+  for (int i = static_cast<int>(threadIdx.x % kGroupThreads); i < kPanelPieces;
        i += kGroupThreads) {
     maker.t[i] = maker.r[i] = {};
   }
@@ -139,48 +135,85 @@ __device__ __forceinline__ void BeginPlaces(const ChunkSm90Params& p, int which,
   Step<T>(p, kMakers, which, maker, maker.places[1]);
 }
 
+// What the copy engine brings a maker: each warp asks it for a part.
+class Engine {
+ public:
+  __device__ Engine(const Tensors& tensors, Shared& shared, int which)
+      : tensors_(tensors), shared_(shared), maker_(shared.makers[which]), which_(which) {}
+
+  // Keys and queries of the maker's n-th chunk, by warps 2 and 3; its values will follow.
+  __device__ __forceinline__ void BringKeys(int n) const {
+    if (!asks() || warp() < kHalves) return;
+    const Place at = maker_.places[n % kPlaces];
+    const int half = warp() - kHalves;
+    LoadRecord(half == 0 ? tensors_.k : tensors_.q, at.key_head, at,
+               half == 0 ? maker_.k[n % 2] : maker_.q[n % 2], shared_.loaded[which_][n % 2]);
+    PrefetchValues(tensors_, at, half);
+  }
+
+  // Its values, by warps 0 and 1.
+  __device__ __forceinline__ void BringValues(int n) const {
+    if (!asks() || warp() >= kHalves) return;
+    LoadValues(tensors_, maker_.places[n % kPlaces], warp(), maker_.v, shared_.made[which_]);
+  }
+
+ private:
+  static __device__ bool asks() { return threadIdx.x % 32 == 0; }
+  static __device__ int warp() { return static_cast<int>(threadIdx.x % kGroupThreads / 32); }
+
+  const Tensors& tensors_;
+  Shared& shared_;
+  Maker& maker_;
+  int which_;
+};
+
 // Makes every other chunk's T and R, from the block's first on or from its second.
 template <typename T>
 __device__ void Make(const ChunkSm90Params& p, const Tensors& tensors, Shared& shared, int which) {
   Maker& maker = shared.makers[which];
+  const Engine engine(tensors, shared, which);
   const int warp = GroupWarp();
   ClearPanels(maker);
   BeginPlaces<T>(p, which, maker);
   MakerSync();
-  const uint32_t loaded = SharedAddress(&shared.loaded[which]);
-  const uint32_t made = SharedAddress(&shared.made[which]);
-  LoadNext<T>(p, tensors, maker.places[0], 0, loaded, maker);
+  const auto load_next = [&](int n) {
+    engine.BringKeys(n);
+    LoadNext<T>(p, maker.places[n % kPlaces], maker.k[n % 2], maker.q[n % 2],
+                shared.loaded[which][n % 2], maker);
+  };
+  load_next(0);
   if (threadIdx.x % kGroupThreads == 0) PrefetchState(p, maker.places[0]);
-  const auto wait_used = [&](int n) {
-    if (n > 0) BarrierWait(SharedAddress(&shared.used[which]), (n - 1) % 2);
+  EndLoadNext(maker.places[0]);
+  const auto wait_for = [&](const uint64_t& use, int n) {
+    BarrierWait(SharedAddress(&use), n % 2);
   };
   int n = 0;
   for (; maker.places[n % kPlaces].length > 0; ++n) {
-    const Place& at = maker.places[n % kPlaces];
-    uint4* k = maker.k[n % 2];
-    const uint4* q = maker.q[n % 2];
-    CopyAsyncWait();
-    if (at.length < kChunk) AsyncProxyFence();
-    MakerSync();
-    BarrierWait(loaded, n % 2);
+    const float column_decay = SumGates(maker.next_g, warp, maker.gamma).column;
+    BarrierWait(SharedAddress(&shared.loaded[which][n % 2]), n / 2 % 2);
     Square qk;
-    BeginChunk<T>(p, k, q, maker, qk);
-    wait_used(n);
+    BeginChunk<T>(p, maker.k[n % 2], maker.q[n % 2], warp, column_decay, maker, qk);
     MakerSync();
-    LoadValues<T>(p, tensors, at, made, maker);
-    LoadNext<T>(p, tensors, maker.places[(n + 1) % kPlaces], (n + 1) % 2, loaded, maker);
-    StoreFactors(maker);
-    StoreR<T>(qk, warp, maker);
+    RowsOfR r;
+    MakeR<T>(qk, warp, maker, r);
+    if (n > 0) wait_for(shared.read[which], n - 1);
+    load_next(n + 1);
     StoreT<T>(warp, maker);
     if (warp == kStepWarp) {
       Step<T>(p, kMakers, which, maker, maker.places[(n + 2) % kPlaces]);
     }
-    CopyAsyncWait<1>();
+    const OwnFactors factors = MakeFactors(maker);
+    EndLoadNext(maker.places[(n + 1) % kPlaces]);
+    if (n > 0) wait_for(shared.used[which], n - 1);
+    engine.BringValues(n);
+    StoreR(r, warp, maker);
+    StoreFactors(factors, maker.factors);
+    LoadFewValues<T>(p, maker.places[n % kPlaces], maker);
     AsyncProxyFence();
-    BarrierArrive(made);
+    BarrierArrive(SharedAddress(&shared.made[which]));
   }
-  wait_used(n);
-  BarrierArrive(made);
+  if (n > 0) wait_for(shared.used[which], n - 1);
+  BarrierArrive(SharedAddress(&shared.made[which]));
 }
 
 }  // namespace gdn::cuda::fused

@@ -14,10 +14,14 @@ constexpr int kMakeRegisters = 80;
 static_assert(kHalves * kKeepRegisters + kMakers * kMakeRegisters <= 512);
 
 __device__ void InitBarriers(Shared& shared) {
-  for (uint64_t& barrier : shared.loaded) BarrierInit(SharedAddress(&barrier), 1);
-  for (uint64_t& barrier : shared.made) BarrierInit(SharedAddress(&barrier), kGroupThreads);
-  for (uint64_t& barrier : shared.used) {
-    BarrierInit(SharedAddress(&barrier), kHalves * kGroupThreads / 32);
+  const auto init = [](uint64_t& barrier, unsigned arrivals) {
+    BarrierInit(SharedAddress(&barrier), arrivals);
+  };
+  for (int maker = 0; maker < kMakers; ++maker) {
+    for (uint64_t& barrier : shared.loaded[maker]) init(barrier, kRecords);
+    init(shared.made[maker], kGroupThreads);
+    init(shared.read[maker], kHalves * kGroupThreads / 32);
+    init(shared.used[maker], kHalves * kGroupThreads / 32);
   }
   BarrierInitFence();
 }
@@ -34,7 +38,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   GridDependencyLaunch();
   if (group < kHalves) {
     WarpgroupTakeRegisters<kKeepRegisters>();
-    Keep<T, S>(p, shared);
+    Keep<T, S>(p, tensors, shared);
   } else {
     WarpgroupGiveRegisters<kMakeRegisters>();
     Make<T>(p, tensors, shared, group - kHalves);
@@ -42,14 +46,16 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 cudaError_t MapTensors(const ChunkGatedDeltaRuleParams& rule, int64_t tokens, Tensors* tensors) {
+  cudaError_t error = cudaSuccess;
   const auto map = [&](const void* data, int heads, int64_t stride, TensorMap* to) {
-    return MapPanels(data, int64_t{heads} * kSm90Dim, tokens, stride, to);
+    if (error != cudaSuccess) return;
+    error = MapPanels(data, int64_t{heads} * kSm90Dim, tokens, stride, to);
   };
-  cudaError_t error = map(rule.q, rule.heads.key_heads, rule.q_stride, &tensors->q);
-  if (error != cudaSuccess) return error;
-  error = map(rule.k, rule.heads.key_heads, rule.k_stride, &tensors->k);
-  if (error != cudaSuccess) return error;
-  return map(rule.v, rule.heads.value_heads, rule.v_stride, &tensors->v);
+  map(rule.q, rule.heads.key_heads, rule.q_stride, &tensors->q);
+  map(rule.k, rule.heads.key_heads, rule.k_stride, &tensors->k);
+  map(rule.v, rule.heads.value_heads, rule.v_stride, &tensors->v);
+  map(rule.o, rule.heads.value_heads, rule.o_stride, &tensors->o);
+  return error;
 }
 
 template <typename T, typename S>

@@ -1,7 +1,7 @@
 // The warpgroups that take a row's state from chunk to chunk in the fused kernel (chunk_sm90.h).
 #pragma once
 
-#include "kernels/cuda/prefill/chunk_fused.cuh"
+#include "kernels/cuda/prefill/chunk_fused_copies.cuh"
 #include "kernels/cuda/prefill/chunk_fused_pool.cuh"
 
 namespace gdn::cuda::fused {
@@ -15,6 +15,7 @@ constexpr int kTokens = kChunk / 2;
 using Tokens = float[kTokens / 2];  // a thread's part of the V rows x 32 tokens
 constexpr int kTokenTiles = kTokens / kTileDim;
 using TokenOperand = uint4[kTokenTiles];  // as a left operand
+using TokenScales = float4[kTokenTiles];  // factors of a thread's columns
 
 // Of right operands in shared memory, in units of a descriptor: from a half of the tokens to the
 // other as rows and as columns, and from 16 rows to the next.
@@ -53,15 +54,21 @@ __device__ __forceinline__ void TakeValues(const Maker& maker, int half, TokenOp
   }
 }
 
+// Half the tokens' factors, before the products that they scale are waited for.
+__device__ __forceinline__ void TakeScales(const TokenFactors& factors, int half,
+                                           TokenScales& scales) {
+#pragma unroll
+  for (int t = 0; t < kTokenTiles; ++t) scales[t] = TileOf(factors, half * kTokenTiles + t);
+}
+
 // y = beta * (v + for_y * u), for the warp's values of half the tokens, in the place of v.
 template <typename T>
-__device__ __forceinline__ void MakeY(const Factors& factors, int half, const Tokens& u,
-                                      TokenOperand& y) {
+__device__ __forceinline__ void MakeY(const TokenScales& for_y, const TokenScales& beta,
+                                      const Tokens& u, TokenOperand& y) {
 #pragma unroll
   for (int t = 0; t < kTokenTiles; ++t) {
-    const int tile = half * kTokenTiles + t;
-    const TileSum sum = AddScaled(UnpackLeft<T>({y[t]}), SumOf(u, t), TileOf(factors.for_y, tile));
-    y[t] = PackLeft<T>(Scaled(sum, TileOf(factors.beta, tile))).r;
+    const TileSum sum = AddScaled(UnpackLeft<T>({y[t]}), SumOf(u, t), for_y[t]);
+    y[t] = PackLeft<T>(Scaled(sum, beta[t])).r;
   }
   WarpgroupTouch(y);
 }
@@ -73,34 +80,27 @@ struct Written {
 };
 
 template <typename T>
-__device__ __forceinline__ void PackWritten(const Maker& maker, int half, const Tokens& w,
+__device__ __forceinline__ void PackWritten(const TokenScales& for_s, const Tokens& w,
                                             Written& written) {
 #pragma unroll
   for (int t = 0; t < kTokenTiles; ++t) {
-    const float4 for_s = TileOf(maker.factors.for_s, half * kTokenTiles + t);
     written.for_o[t] = PackLeft<T>(SumOf(w, t)).r;
-    written.for_s[t] = PackLeft<T>(Scaled(SumOf(w, t), for_s)).r;
+    written.for_s[t] = PackLeft<T>(Scaled(SumOf(w, t), for_s[t])).r;
   }
   WarpgroupTouch(written.for_o);
   WarpgroupTouch(written.for_s);
 }
 
 // o *= for_o, for half of the tokens.
-__device__ __forceinline__ void ScaleOutput(const Maker& maker, int half, Tokens& o) {
+__device__ __forceinline__ void ScaleOutput(const TokenScales& for_o, Tokens& o) {
 #pragma unroll
-  for (int t = 0; t < kTokenTiles; ++t) {
-    SetSum(o, t, Scaled(SumOf(o, t), TileOf(maker.factors.for_o, half * kTokenTiles + t)));
-  }
+  for (int t = 0; t < kTokenTiles; ++t) SetSum(o, t, Scaled(SumOf(o, t), for_o[t]));
   WarpgroupTouch(o);
 }
 
-// Sums of half the tokens to where they belong, by way of the values' place.
+// Sums of half the tokens to the values' place.
 template <typename T>
-__device__ __forceinline__ void StoreOutput(const ChunkSm90Params& p, const Tokens& o, int half,
-                                            const Place& at, uint4* place) {
-  const int lane = threadIdx.x % 32;
-  const int64_t stride = p.rule.o_stride;
-  T* to = static_cast<T*>(p.rule.o) + at.token * stride + int64_t{at.head} * kSm90Dim;
+__device__ __forceinline__ void PutOutput(const Tokens& o, int half, const uint4* place) {
   const PanelLane panels(SharedAddress(place));
 #pragma unroll
   for (int t = 0; t < kTokenTiles; ++t) {
@@ -108,25 +108,71 @@ __device__ __forceinline__ void StoreOutput(const ChunkSm90Params& p, const Toke
         PanelLane::At(panels.straight, half * kTokens + t * kTileDim, ValueTile()),
         PackLeft<T>(SumOf(o, t)).r);
   }
-  __syncwarp();
-  // Two lanes a token; eight lanes' tokens lie in different banks.
-  const int first = half * kTokens + lane / 2 % 4 * 2 + lane / 8 % 2 + lane / 16 * 8;
-  const int piece = 2 * ValueTile() + lane % 2;
-  const uint4* from = place + PanelPiece(first, piece);
-  to += first * stride + piece * 8;
-#pragma unroll
-  for (int t = 0; t < kTokenTiles; ++t) {
-    const uint4 x = from[t * kTileDim * (kPanelRowBytes / 16)];
-    if (first + t * kTileDim < at.length) {
-      *reinterpret_cast<uint4*>(to + t * kTileDim * stride) = x;
-    }
-  }
 }
+
+// By a lane of each warp, for all of it.
+__device__ __forceinline__ void WarpArrive(uint64_t& barrier) {
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) BarrierArrive(SharedAddress(&barrier));
+}
+
+// What a warpgroup does about the chunk before, if any, while the products of the one at hand are
+// made.
+template <typename T>
+class Before {
+ public:
+  // Of the n-th chunk.
+  __device__ Before(const ChunkSm90Params& p, const Tensors& tensors, Shared& shared, unsigned n)
+      : p_(p), tensors_(tensors), shared_(shared), n_(n) {}
+
+  // Its half of the output leaves the values' place.
+  __device__ __forceinline__ void StoreOutput() const {
+    if (n_ == 0) return;
+    AsyncProxyFence();
+    NamedBarrier(1 + half(), kGroupThreads);
+    const Place& at = shared_.place(n_ - 1);
+    const uint4* v = shared_.maker(n_ - 1).v;
+    if (at.length < kChunk) return StoreRows(at, v + half() * kPanelPieces);
+    if (stores()) fused::StoreOutput(tensors_, at, half(), v);
+  }
+
+  // It has: the maker may overwrite all of the chunk.
+  __device__ __forceinline__ void LetGo() const {
+    if (n_ == 0) return;
+    if (stores()) StoreBulkWaitRead();
+    WarpArrive(shared_.used[(n_ - 1) % kMakers]);
+  }
+
+ private:
+  static __device__ int half() { return static_cast<int>(threadIdx.x / kGroupThreads); }
+  static __device__ bool stores() { return threadIdx.x % kGroupThreads == 0; }
+
+  // Of a chunk of less than 64 tokens: what lies beyond is the next row's.
+  __device__ __forceinline__ void StoreRows(const Place& at, const uint4* panel) const {
+    constexpr int kPieces = kPanelPieces / kChunk;  // of a row
+    const int piece = static_cast<int>(threadIdx.x % kPieces);
+    const int64_t stride = p_.rule.o_stride;
+    T* to =
+        static_cast<T*>(p_.rule.o) + at.token * stride + PanelColumn(at.head, half()) + piece * 8;
+#pragma unroll 1
+    for (int row = static_cast<int>(threadIdx.x % kGroupThreads / kPieces); row < at.length;
+         row += kGroupThreads / kPieces) {
+      *reinterpret_cast<uint4*>(to + row * stride) = panel[PanelPiece(row, piece)];
+    }
+    AsyncProxyFence();
+  }
+
+  const ChunkSm90Params& p_;
+  const Tensors& tensors_;
+  Shared& shared_;
+  unsigned n_;
+};
 
 // S kᵀ and from it W; `left` is S, and s decays meanwhile.
 template <typename T>
-__device__ __forceinline__ void Write(const Maker& maker, uint64_t keys, uint32_t zero, State& s,
-                                      Operand& left, Written (&written)[2]) {
+__device__ __forceinline__ void Write(const Maker& maker, uint64_t keys, uint32_t zero,
+                                      const Before<T>& before, State& s, Operand& left,
+                                      Written (&written)[2]) {
   const uint64_t t = RowsAreN(SharedAddress(maker.t));
   TokenOperand y0, y1;
   {
@@ -135,17 +181,26 @@ __device__ __forceinline__ void Write(const Maker& maker, uint64_t keys, uint32_
     WarpgroupFence();
     MultiplyState<T>(left, keys, u0);
     MultiplyState<T>(left, keys + kHalfRows, u1);
-    const float decay = maker.factors.decay;
-#pragma unroll
-    for (float& e : s) e *= decay;
-    WarpgroupTouch(s);
+    before.StoreOutput();
     TakeValues(maker, 0, y0);
     TakeValues(maker, 1, y1);
+    const float decay = maker.factors.decay;
+    if (decay != 1.0f) {
+#pragma unroll
+      for (float& e : s) e *= decay;
+    }
+    WarpgroupTouch(s);
+    TokenScales for_y0, for_y1;
+    TakeScales(maker.factors.of[kForY], 0, for_y0);
+    TakeScales(maker.factors.of[kForY], 1, for_y1);
     WarpgroupWait();
     WarpgroupTouch(u0);
     WarpgroupTouch(u1);
-    MakeY<T>(maker.factors, 0, u0, y0);
-    MakeY<T>(maker.factors, 1, u1, y1);
+    TokenScales beta0, beta1;
+    TakeScales(maker.factors.of[kBeta], 0, beta0);
+    TakeScales(maker.factors.of[kBeta], 1, beta1);
+    MakeY<T>(for_y0, beta0, u0, y0);
+    MakeY<T>(for_y1, beta1, u1, y1);
   }
   Tokens w0, w1;
   BeginAfter(y1, zero, y0[0]);
@@ -155,29 +210,39 @@ __device__ __forceinline__ void Write(const Maker& maker, uint64_t keys, uint32_
   MultiplyTokens<T, false>(y0, t + kHalfRows, w1);
   MultiplyTokens<T>(y1, t + kHalfRows + kHalfColumns, w1);
   WarpgroupCommit();
+  before.LetGo();
+  TokenScales for_s0, for_s1;
+  TakeScales(maker.factors.of[kForS], 0, for_s0);
+  TakeScales(maker.factors.of[kForS], 1, for_s1);
   WarpgroupWait();
   WarpgroupTouch(w0);
   WarpgroupTouch(w1);
-  PackWritten<T>(maker, 0, w0, written[0]);
-  PackWritten<T>(maker, 1, w1, written[1]);
+  PackWritten<T>(for_s0, w0, written[0]);
+  PackWritten<T>(for_s1, w1, written[1]);
+}
+
+// S as a left operand.
+template <typename T>
+__device__ __forceinline__ void PackState(const State& s, Operand& left) {
+#pragma unroll
+  for (int c = 0; c < kDimTiles; ++c) left[c] = PackLeft<T>(SumOf(s, c)).r;
 }
 
 // One chunk, five products:
 //   U = S kᵀ;  W = Y Tᵀ with Y = beta * (v + for_y * U);  S += (for_s * W) k;
 //   O = S qᵀ of the S before;  O = for_o * O + W Rᵀ
-// all transposed, so that S, Y and W keep to registers.
+// all transposed, so that S, Y and W keep to registers; `left` is S as an operand, before and, but
+// for the last chunk, after. O is left in the values' place.
 template <typename T>
-__device__ __forceinline__ void Advance(const ChunkSm90Params& params, Maker& maker, int buffer,
-                                        const Place& at, State& s) {
+__device__ __forceinline__ void Advance(const Maker& maker, int buffer, int length, bool last,
+                                        const Before<T>& before, uint64_t& read, State& s,
+                                        Operand& left) {
+  const uint32_t zero = static_cast<uint32_t>(length) >> 31;
   const uint32_t k = SharedAddress(maker.k[buffer]);
   const uint64_t queries = RowsAreN(SharedAddress(maker.q[buffer]));
   const uint64_t r = RowsAreN(SharedAddress(maker.r));
-  const uint32_t zero = static_cast<uint32_t>(at.length) >> 31;
-  Operand left;
-#pragma unroll
-  for (int c = 0; c < kDimTiles; ++c) left[c] = PackLeft<T>(SumOf(s, c)).r;
   Written written[2];
-  Write<T>(maker, RowsAreN(k), zero, s, left, written);
+  Write<T>(maker, RowsAreN(k), zero, before, s, left, written);
 
   uint4& first = written[0].for_s[0];
   BeginAfter(written[1].for_s, zero, first);
@@ -194,56 +259,68 @@ __device__ __forceinline__ void Advance(const ChunkSm90Params& params, Maker& ma
   WarpgroupCommit();
   Tokens o0, o1;
   MultiplyState<T>(left, queries, o0);
+  TokenScales for_o;
+  TakeScales(maker.factors.of[kForO], 0, for_o);
   WarpgroupWait();
   WarpgroupTouch(s);
   WarpgroupTouch(o0);
 
-  ScaleOutput(maker, 0, o0);
+  ScaleOutput(for_o, o0);
   BeginAfter(o0, zero, written[0].for_o[0]);
   WarpgroupTouch(written[0].for_o);
   WarpgroupFence();
   MultiplyTokens<T>(written[0].for_o, r, o0);
   WarpgroupCommit();
   MultiplyState<T>(left, queries + kHalfRows, o1);
+  TakeScales(maker.factors.of[kForO], 1, for_o);
   WarpgroupWait<1>();
   WarpgroupTouch(o0);
-  StoreOutput<T>(params, o0, 0, at, maker.v);
+  PutOutput<T>(o0, 0, maker.v);
   WarpgroupWait();
   WarpgroupTouch(o1);
+  WarpArrive(read);
 
-  ScaleOutput(maker, 1, o1);
+  ScaleOutput(for_o, o1);
   BeginAfter(o1, zero, written[0].for_o[0]);
   WarpgroupTouch(written[0].for_o);
   WarpgroupFence();
   MultiplyTokens<T>(written[0].for_o, r + kHalfRows, o1);
   MultiplyTokens<T>(written[1].for_o, r + kHalfRows + kHalfColumns, o1);
   WarpgroupCommit();
+  if (!last) PackState<T>(s, left);
   WarpgroupWait();
   WarpgroupTouch(o1);
-  StoreOutput<T>(params, o1, 1, at, maker.v);
+  PutOutput<T>(o1, 1, maker.v);
 }
 
 // The block's chunks one after another.
 template <typename T, typename S>
-__device__ void Keep(const ChunkSm90Params& p, Shared& shared) {
+__device__ void Keep(const ChunkSm90Params& p, const Tensors& tensors, Shared& shared) {
   S* pool = static_cast<S*>(p.rule.ssm.data);
   State s;
-  for (unsigned n = 0;; ++n) {
-    Maker& maker = shared.makers[n % kMakers];
-    const int buffer = n / kMakers % 2;
-    BarrierWait(SharedAddress(&shared.made[n % kMakers]), buffer);
-    const Place& at = maker.places[n / kMakers % kPlaces];
-    if (at.length == 0) break;
-    if (at.first) LoadState(pool + at.state, threadIdx.x, at.restore, s);
-    // The next chunk's place was there with the last chunk.
-    if (at.last && n > 0 && threadIdx.x == 0) {
-      PrefetchState(p, shared.makers[(n + 1) % kMakers].places[(n + 1) / kMakers % kPlaces]);
+  Operand left;
+  unsigned n = 0;
+  for (;; ++n) {
+    const int which = n % kMakers;
+    const int own = n / kMakers % 2;
+    BarrierWait(SharedAddress(&shared.made[which]), own);
+    const Place& at = shared.place(n);
+    const int length = at.length;
+    const bool last = at.last;
+    if (length == 0) break;
+    if (at.first) {
+      LoadState(pool + at.state, threadIdx.x, at.restore, s);
+      PackState<T>(s, left);
     }
-    Advance<T>(p, maker, buffer, at, s);
-    if (at.last && pool != nullptr) StoreState(s, threadIdx.x, pool + at.state);
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) BarrierArrive(SharedAddress(&shared.used[n % kMakers]));
+    // The next chunk's place was there with the last chunk.
+    if (last && n > 0 && threadIdx.x == 0) PrefetchState(p, shared.place(n + 1));
+    Advance<T>(shared.makers[which], own, length, last, Before<T>(p, tensors, shared, n),
+               shared.read[which], s, left);
+    if (last && pool != nullptr) StoreState(s, threadIdx.x, pool + at.state);
   }
+  const Before<T> before(p, tensors, shared, n);
+  before.StoreOutput();
+  before.LetGo();
 }
 
 }  // namespace gdn::cuda::fused

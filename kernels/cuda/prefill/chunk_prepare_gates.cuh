@@ -18,7 +18,7 @@ __device__ __forceinline__ void StoreKeyFactors(const ChunkSm90Params& p, const 
   const int lane = threadIdx.x % 32;
   const int head = lane / kTileDim;
   const int token = warp * kTileDim + lane % kTileDim;
-  const float n = std::is_same_v<T, __half> ? 1.0f : InverseNorm(p.rule.qk_l2norm, SquareOf(kk));
+  const float n = std::is_same_v<T, __half> ? 1.0f : InverseNorm(SquareOf(kk));
   if (head == 0) shared.k_norm[token] = n;
   shared.column[head][token] = n * decays.column;
   shared.decay[head][token] = n * decays.end;
@@ -35,7 +35,7 @@ __device__ __forceinline__ void StoreQueryFactors(const ChunkSm90Params& p, cons
   const int lane = threadIdx.x % 32;
   const int head = lane / kTileDim;
   const int token = warp * kTileDim + lane % kTileDim;
-  const float q_scale = p.rule.scale * InverseNorm(p.rule.qk_l2norm, SquareOf(qq));
+  const float q_scale = p.rule.scale * InverseNorm(SquareOf(qq));
   if (head == 0) shared.q_scale[token] = q_scale;
   if (head >= item.heads) return;
   p.workspace.factors[item.record(p, head)].for_o[token] = decays.begin * q_scale;

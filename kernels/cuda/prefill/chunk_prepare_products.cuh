@@ -18,9 +18,9 @@ __device__ __forceinline__ void StoreLower(const Square& kk, const TileSum& diag
   LowerTiles& lower = shared.lower[head];
 #pragma unroll
   for (int j = 0; j < kBlocks - 1; ++j) {
-    if (j < warp) StoreSum(Rounded(decay.Left(SumOf(kk, j), j)), lower.at(warp, j));
+    if (j < warp) lower.Store(warp, j, decay.Left(SumOf(kk, j), j));
   }
-  StoreSum(decay.Diagonal(diagonal), lower.at(warp, warp));
+  StoreSum(decay.Diagonal(diagonal), lower.diagonal[warp]);
 }
 
 // T's tiles of rows 16i.. and the warp's 16 columns, transposed, as left operands for X: columns

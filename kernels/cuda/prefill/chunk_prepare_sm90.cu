@@ -180,7 +180,7 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kGroups* kThreads, 1
     const Gates& gates = shared.gates[buffer];
     CopyAsyncWait<1>();
     GroupSyncCopies();
-    if (std::is_same_v<T, __half> && p.rule.qk_l2norm) {
+    if (std::is_same_v<T, __half>) {
       NormalizeRows<T>(k, warp * kTileDim,
                        [&](int row, float scale) { shared.k_scale[row] = scale; });
       GroupSyncCopies();

@@ -44,11 +44,11 @@ ChunkWorkspace LayOut(const Heads& heads, int64_t chunks, void* workspace, size_
 
 bool ChunkSm90Takes(const ChunkGatedDeltaRuleParams& p) {
   const bool shape = p.heads.key_dim == kSm90Dim && p.heads.value_dim == kSm90Dim;
-  const bool io = p.io == DType::kBf16 || (p.io == DType::kFp16 && p.qk_l2norm);
+  const bool io = p.io == DType::kBf16 || p.io == DType::kFp16;
   const bool out = p.o_type == p.io || p.o_type == DType::kFp32;
   const bool state = p.ssm.type != DType::kFp16 && Aligned(p.ssm.slot_stride, p.ssm.type);
-  return shape && io && out && state && Aligned(p.q_stride, p.io) && Aligned(p.k_stride, p.io) &&
-         Aligned(p.v_stride, p.io) && Aligned(p.o_stride, p.o_type);
+  return shape && io && p.qk_l2norm && out && state && Aligned(p.q_stride, p.io) &&
+         Aligned(p.k_stride, p.io) && Aligned(p.v_stride, p.io) && Aligned(p.o_stride, p.o_type);
 }
 
 bool ChunkSm90PointersAligned(const ChunkGatedDeltaRuleParams& p) {

@@ -48,7 +48,8 @@ __device__ __forceinline__ TileSum SquareOfRows(const uint4* a_rows, int warp) {
 
 // Zero above the diagonal of a tile.
 __device__ __forceinline__ TileSum Lower(TileSum m) {
-  const int below = threadIdx.x % 32 / 4 - static_cast<int>(threadIdx.x) % 4 * 2;  // row - column
+  const int below = static_cast<int>(threadIdx.x % 32 / 4) -
+                    static_cast<int>(threadIdx.x % 4) * 2;  // row - column
 #pragma unroll
   for (int e = 0; e < 2; ++e) {
     if (below < e) m.left[e] = m.right[2 + e] = 0.0f;

@@ -15,14 +15,21 @@ inline constexpr int kLowerBlocks = 4;
 // A tile in memory: its quarters of 8 x 8 one after another, those of the upper rows first.
 using LowerTile = float2[4][32];
 
-// -A below the diagonal and on it: as it comes in the diagonal's tiles, until these are D; of
-// tf32's precision elsewhere.
+// -A below the diagonal, as fp16 (keys are normalised: no element is above 2), and on it, as it
+// comes, until there are the inverses D.
 struct LowerTiles {
-  LowerTile tiles[kLowerBlocks * (kLowerBlocks + 1) / 2];
-  float unused[16];  // another matrix behind this one lies in other banks
+  LowerTile diagonal[kLowerBlocks];
+  Tile tiles[kLowerBlocks * (kLowerBlocks - 1) / 2][32];
+  uint4 unused[68];  // a panel takes its place, and another matrix behind it lies in other banks
 
-  __device__ LowerTile& at(int i, int j) { return tiles[i * (i + 1) / 2 + j]; }
-  __device__ const LowerTile& at(int i, int j) const { return tiles[i * (i + 1) / 2 + j]; }
+  __device__ Tile (&below(int i, int j))[32] { return tiles[i * (i - 1) / 2 + j]; }
+  __device__ const Tile (&below(int i, int j) const)[32] { return tiles[i * (i - 1) / 2 + j]; }
+
+  // By a warp.
+  __device__ __forceinline__ void Store(int i, int j, const TileSum& s) {
+    below(i, j)[threadIdx.x % 32] = PackTile<__half>(s);
+  }
+  __device__ __forceinline__ Tile Load(int i, int j) const { return below(i, j)[threadIdx.x % 32]; }
 };
 
 __device__ __forceinline__ void StoreSum(const TileSum& s, LowerTile& to) {
@@ -51,22 +58,44 @@ __device__ __forceinline__ TileSum LoadSumTransposed(const LowerTile& from) {
 // Only what lies below the diagonal is read. The warp's other lanes may take other quarters.
 __device__ __forceinline__ void InvertQuarter(float2 (&quarter)[32]) {
   constexpr int kSize = kTileDim / 2;
-  const int j = threadIdx.x % kSize;
+  const int j = static_cast<int>(NotBefore(threadIdx.x % kSize));
   const uint32_t rows = SharedAddress(quarter);
-  float d[kSize];
+  const auto load = [&](int i, int l) {
+    return LoadSharedFloats(rows + (i * kSize + l) * sizeof(float));
+  };
+  float d[kSize] = {j == 0 ? 1.0f : 0.0f};
+  // What d_i has of four columns l.. before i, in two sums.
+  const auto add = [&](const float4& row, int i, int l, float2& sum) {
+    if (l < i) sum.x = fmaf(row.x, d[l], sum.x);
+    if (l + 1 < i) sum.y = fmaf(row.y, d[l + 1], sum.y);
+    if (l + 2 < i) sum.x = fmaf(row.z, d[l + 2], sum.x);
+    if (l + 3 < i) sum.y = fmaf(row.w, d[l + 3], sum.y);
+  };
+  const auto begin = [&](int i) { return float2{i == j ? 1.0f : 0.0f, 0.0f}; };
+  // Rows are loaded several at a time: all that there are registers for.
+  constexpr int kFew = kSize / 2;
+  float4 few[kFew];
 #pragma unroll
-  for (int i = 0; i < kSize; ++i) {
-    float even = i == j ? 1.0f : 0.0f;
-    float odd = 0.0f;
+  for (int i = 0; i < kFew; ++i) few[i] = load(i + 1, 0);
 #pragma unroll
-    for (int l = 0; l < i; l += 4) {
-      const float4 row = LoadSharedFloats(rows + (i * kSize + l) * sizeof(float));
-      even = fmaf(row.x, d[l], even);
-      if (l + 1 < i) odd = fmaf(row.y, d[l + 1], odd);
-      if (l + 2 < i) even = fmaf(row.z, d[l + 2], even);
-      if (l + 3 < i) odd = fmaf(row.w, d[l + 3], odd);
-    }
-    d[i] = even + odd;
+  for (int i = 1; i <= kFew; ++i) {
+    float2 sum = begin(i);
+    add(few[i - 1], i, 0, sum);
+    d[i] = sum.x + sum.y;
+  }
+  constexpr int kRest = kSize - 1 - kFew;
+  float4 rest[kRest][2];
+#pragma unroll
+  for (int i = 0; i < kRest; ++i) {
+    rest[i][0] = load(i + 1 + kFew, 0);
+    rest[i][1] = load(i + 1 + kFew, 4);
+  }
+#pragma unroll
+  for (int i = kFew + 1; i < kSize; ++i) {
+    float2 sum = begin(i);
+    add(rest[i - 1 - kFew][0], i, 0, sum);
+    add(rest[i - 1 - kFew][1], i, 4, sum);
+    d[i] = sum.x + sum.y;
   }
   __syncwarp();
   float* column = &quarter[0].x + j;
@@ -96,17 +125,17 @@ __device__ __forceinline__ void JoinQuarters(LowerTile& tile) {
 // D of the diagonal's tile (i, i) of two matrices in its place, rounded, by a warp.
 __device__ __forceinline__ void InvertDiagonalTiles(LowerTiles (&lower)[2], int i) {
   const int lane = threadIdx.x % 32;
-  InvertQuarter(lower[lane / 16].at(i, i)[lane / 8 % 2 * 3]);
+  InvertQuarter(lower[lane / 16].diagonal[i][lane / 8 % 2 * 3]);
   __syncwarp();
-  JoinQuarters(lower[0].at(i, i));
-  JoinQuarters(lower[1].at(i, i));
+  JoinQuarters(lower[0].diagonal[i]);
+  JoinQuarters(lower[1].diagonal[i]);
 }
 
 // The same of one matrix.
 __device__ __forceinline__ void InvertDiagonalTile(LowerTiles& lower, int i) {
-  InvertQuarter(lower.at(i, i)[threadIdx.x / 8 % 2 * 3]);
+  InvertQuarter(lower.diagonal[i][threadIdx.x / 8 % 2 * 3]);
   __syncwarp();
-  JoinQuarters(lower.at(i, i));
+  JoinQuarters(lower.diagonal[i]);
 }
 
 // Calls take(i, U_ji) for the warp's j and i = j.., one after another; `i` is known to the
@@ -119,13 +148,16 @@ __device__ __forceinline__ void InvertColumns(const LowerTiles& lower, int j, F&
     if (l < j) continue;
     TileSum u;
     if (l == j) {
-      u = LoadSumTransposed(lower.at(l, l));
+      u = LoadSumTransposed(lower.diagonal[l]);
     } else {
-      MultiplyAdd(u, Rounded(sums[l]), LoadSum(lower.at(l, l)));
+      const Tile d = PackTile<__half>(LoadSum(lower.diagonal[l]));
+      MultiplyAdd<__half>(u, PackLeft<__half>(sums[l]), d);
     }
-    const TileSum left = Rounded(u);
+    const LeftTile left = PackLeft<__half>(u);
 #pragma unroll
-    for (int i = l + 1; i < kLowerBlocks; ++i) MultiplyAdd(sums[i], left, LoadSum(lower.at(i, l)));
+    for (int i = l + 1; i < kLowerBlocks; ++i) {
+      MultiplyAdd<__half>(sums[i], left, lower.Load(i, l));
+    }
     take(l, u);
   }
 }

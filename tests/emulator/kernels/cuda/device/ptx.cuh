@@ -63,6 +63,9 @@ inline void StoreMatrices(uint32_t address, uint4 r) { emulated::StoreMatrices(a
 inline void StoreMatricesTransposed(uint32_t address, uint4 r) {
   emulated::StoreMatrices(address, r, true);
 }
+inline uint4 LoadSharedPiece(uint32_t address) {
+  return *reinterpret_cast<uint4*>(emulated::SharedPlace(address, 16).data);
+}
 inline float4 LoadSharedFloats(uint32_t address) {
   return *reinterpret_cast<float4*>(emulated::SharedPlace(address, 16).data);
 }
@@ -70,6 +73,8 @@ inline float Exp2(float x) {
   const float y = std::exp2(x);
   return y < 0x1p-126f ? 0.0f : y;
 }
+
+inline uint32_t NotBefore(uint32_t x) { return x; }
 
 inline uint32_t SharedAddress(const void* p) { return emulated::SharedAddressOf(p); }
 inline void CopyAsync16(uint32_t to, const void* from, bool valid) {
@@ -122,6 +127,9 @@ inline void StoreBulk(void* to, uint32_t from, unsigned bytes) {
 }
 inline void StoreBulk(void* to, uint32_t from, unsigned bytes, uint64_t) {
   StoreBulk(to, from, bytes);
+}
+inline void StorePanel(const void* map, int column, int row, uint32_t from) {
+  emulated::StorePanelByEngine(*static_cast<const emulated::Tensor*>(map), column, row, from);
 }
 inline void StoreBulkCommit() { emulated::CommitStores(); }
 template <int kPending = 0>
