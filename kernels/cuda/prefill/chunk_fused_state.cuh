@@ -160,6 +160,7 @@ class Before {
       *reinterpret_cast<uint4*>(to + row * stride) = panel[PanelPiece(row, piece)];
     }
     AsyncProxyFence();
+    NamedBarrier(1 + half(), kGroupThreads);
   }
 
   const ChunkSm90Params& p_;
