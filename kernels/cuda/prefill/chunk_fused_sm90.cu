@@ -21,7 +21,7 @@ __device__ void InitBarriers(Shared& shared) {
     for (uint64_t& barrier : shared.loaded[maker]) init(barrier, kRecords);
     init(shared.made[maker], kGroupThreads);
     init(shared.read[maker], kHalves * kGroupThreads / 32);
-    init(shared.used[maker], kHalves * kGroupThreads / 32);
+    init(shared.used[maker], kHalves * kGroupThreads);
   }
   BarrierInitFence();
 }

@@ -136,11 +136,11 @@ class Before {
     if (stores()) fused::StoreOutput(tensors_, at, half(), v);
   }
 
-  // It has: the maker may overwrite all of the chunk.
+  // It has: the maker may overwrite all of the chunk. Each thread says so of what it has read.
   __device__ __forceinline__ void LetGo() const {
     if (n_ == 0) return;
     if (stores()) StoreBulkWaitRead();
-    WarpArrive(shared_.used[(n_ - 1) % kMakers]);
+    BarrierArrive(SharedAddress(&shared_.used[(n_ - 1) % kMakers]));
   }
 
  private:
@@ -160,7 +160,6 @@ class Before {
       *reinterpret_cast<uint4*>(to + row * stride) = panel[PanelPiece(row, piece)];
     }
     AsyncProxyFence();
-    NamedBarrier(1 + half(), kGroupThreads);
   }
 
   const ChunkSm90Params& p_;
