@@ -22,7 +22,7 @@ struct GatedDeltaRuleParams {
   const void* v = nullptr;  // [T, HV, V]
   int64_t v_stride = 0;
   const float* g = nullptr;     // [T, HV] log decay, <= 0; null: 0
-  const float* beta = nullptr;  // [T, HV]; null: 1
+  const float* beta = nullptr;  // [T, HV], 0 to 2; null: 1
   float scale = 1.0f;
   bool qk_l2norm = false;
   StatePool ssm;      // a slot: [HV, V, K]

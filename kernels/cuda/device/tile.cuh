@@ -65,25 +65,6 @@ __device__ __forceinline__ TileSum UnpackLeft(const LeftTile& t) {
   return UnpackTile<T>({t.r.x, t.r.z, t.r.y, t.r.w});
 }
 
-// Sums as operands of products in tf32.
-__device__ __forceinline__ TileSum Rounded(TileSum s) {
-#pragma unroll
-  for (int e = 0; e < 4; ++e) {
-    s.left[e] = RoundToTf32(s.left[e]);
-    s.right[e] = RoundToTf32(s.right[e]);
-  }
-  return s;
-}
-
-// sum += a * bᵀ of rounded tiles. A thread's columns of a tile, 2t and 2t + 1 of eight, are k = t
-// and t + 4 here, for a and b alike.
-__device__ __forceinline__ void MultiplyAdd(TileSum& sum, const TileSum& a, const TileSum& b) {
-  MmaTf32(sum.left, a.left[0], a.left[2], a.left[1], a.left[3], b.left[0], b.left[1]);
-  MmaTf32(sum.right, a.left[0], a.left[2], a.left[1], a.left[3], b.left[2], b.left[3]);
-  MmaTf32(sum.left, a.right[0], a.right[2], a.right[1], a.right[3], b.right[0], b.right[1]);
-  MmaTf32(sum.right, a.right[0], a.right[2], a.right[1], a.right[3], b.right[2], b.right[3]);
-}
-
 // Sums of a warpgroup, 16 rows of a warp by 16 columns at a time: eight a thread.
 template <int N>
 __device__ __forceinline__ TileSum SumOf(const float (&d)[N], int tile) {

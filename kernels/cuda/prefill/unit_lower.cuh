@@ -15,7 +15,7 @@ inline constexpr int kLowerBlocks = 4;
 // A tile in memory: its quarters of 8 x 8 one after another, those of the upper rows first.
 using LowerTile = float2[4][32];
 
-// -A below the diagonal, as fp16 (keys are normalised: no element is above 2), and on it, as it
+// -A below the diagonal, as fp16 (keys are normalised: no element is above beta), and on it, as it
 // comes, until there are the inverses D.
 struct LowerTiles {
   LowerTile diagonal[kLowerBlocks];
