@@ -205,12 +205,8 @@ __device__ __forceinline__ uint4 LoadSharedPiece(uint32_t address) {
   return v;
 }
 __device__ __forceinline__ float4 LoadSharedFloats(uint32_t address) {
-  float4 v;
-  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-               : "r"(address)
-               : "memory");
-  return v;
+  const uint4 v = LoadSharedPiece(address);
+  return {__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z), __uint_as_float(v.w)};
 }
 
 // 2^x to 2 ulp; what is below fp32's normal range becomes 0.
@@ -220,14 +216,14 @@ __device__ __forceinline__ float Exp2(float x) {
   return y;
 }
 
-// ---- copies into shared memory
-
 // x, of which the compiler computes nothing ahead: in a loop, what it could would take registers
 // all the time.
 __device__ __forceinline__ uint32_t NotBefore(uint32_t x) {
   asm volatile("" : "+r"(x));
   return x;
 }
+
+// ---- copies into shared memory
 
 __device__ __forceinline__ uint32_t SharedAddress(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));

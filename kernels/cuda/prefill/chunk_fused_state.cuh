@@ -185,7 +185,7 @@ __device__ __forceinline__ void Write(const Maker& maker, uint64_t keys, uint32_
     TakeValues(maker, 0, y0);
     TakeValues(maker, 1, y1);
     const float decay = maker.factors.decay;
-    if (decay != 1.0f) {
+    if (decay != 1.0f) {  // as a branch: the assembler would put it behind the wait otherwise
 #pragma unroll
       for (float& e : s) e *= decay;
     }
@@ -287,7 +287,7 @@ __device__ __forceinline__ void Advance(const Maker& maker, int buffer, int leng
   MultiplyTokens<T>(written[0].for_o, r + kHalfRows, o1);
   MultiplyTokens<T>(written[1].for_o, r + kHalfRows + kHalfColumns, o1);
   WarpgroupCommit();
-  if (!last) PackState<T>(s, left);
+  if (!last) PackState<T>(s, left);  // a branch, as above
   WarpgroupWait();
   WarpgroupTouch(o1);
   PutOutput<T>(o1, 1, maker.v);

@@ -1,7 +1,6 @@
 // The chunked form on tensor cores, for K = V = 128 and 16-bit q, k, v: in two kernels that run
 // side by side, or fused in one (chunk_plan.h). With T the inverse of I + A, gamma the sums of g in
-// the chunk, n the norms' inverses and d_i = exp(gamma_last -
-// gamma_i):
+// the chunk, n the norms' inverses and d_i = exp(gamma_last - gamma_i):
 //   prepare   X_j  = beta_j * sum over i >= j of n_i * d_i * T_ij * k_i
 //             P_ij = beta_j * sum over j <= l <= i of scale * nq_i * n_l * (q_i · k_l)
 //                                                     * exp(gamma_i - gamma_l) * T_lj
@@ -81,8 +80,8 @@ struct ChunkSm90Params {
 
 inline constexpr int kChunkSm90Alignment = 16;  // bytes: of tensors, tokens and slots
 
-// Whether `p` has the shape, types and strides these kernels take; looks at no pointer. Without
-// l2norm it has not: products of keys could leave fp16's range where the reference is finite.
+// Whether these kernels take `p`: its shape, types and strides; looks at no pointer. Not without
+// l2norm: products of keys could leave fp16's range where the reference is finite.
 bool ChunkSm90Takes(const ChunkGatedDeltaRuleParams& p);
 
 bool ChunkSm90PointersAligned(const ChunkGatedDeltaRuleParams& p);
