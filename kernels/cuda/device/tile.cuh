@@ -111,6 +111,13 @@ __device__ __forceinline__ TileSum Scaled(const TileSum& m, const float4& c) {
   return {{m.left[0] * c.x, m.left[1] * c.y, m.left[2] * c.x, m.left[3] * c.y},
           {m.right[0] * c.z, m.right[1] * c.w, m.right[2] * c.z, m.right[3] * c.w}};
 }
+// a + b with its rows scaled
+__device__ __forceinline__ TileSum AddScaled(const TileSum& a, const TileSum& b, const float2& r) {
+  return {{fmaf(b.left[0], r.x, a.left[0]), fmaf(b.left[1], r.x, a.left[1]),
+           fmaf(b.left[2], r.y, a.left[2]), fmaf(b.left[3], r.y, a.left[3])},
+          {fmaf(b.right[0], r.x, a.right[0]), fmaf(b.right[1], r.x, a.right[1]),
+           fmaf(b.right[2], r.y, a.right[2]), fmaf(b.right[3], r.y, a.right[3])}};
+}
 // a + b with its columns scaled
 __device__ __forceinline__ TileSum AddScaled(const TileSum& a, const TileSum& b, const float4& c) {
   return {{fmaf(b.left[0], c.x, a.left[0]), fmaf(b.left[1], c.y, a.left[1]),

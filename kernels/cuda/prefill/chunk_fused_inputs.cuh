@@ -86,34 +86,6 @@ __device__ __forceinline__ int OwnToken() {
   return static_cast<int>(threadIdx.x % kGroupThreads / 32 * kTileDim + threadIdx.x % kTileDim);
 }
 
-// The product of the lane's token's row with itself. A half of the warp has a panel's part of it.
-template <typename T>
-__device__ __forceinline__ float SquareOfOwnRow(const uint4* rows) {
-  const unsigned panel = threadIdx.x % 32 / kTileDim;
-  const unsigned first = threadIdx.x % 8;  // piece 0 of the row, as panels permute them
-  const uint32_t row =
-      SharedAddress(rows + panel * kPanelPieces + OwnToken() * (kPanelRowBytes / 16) + first);
-  constexpr int kAtOnce = 4;
-  float even = 0.0f;
-  float odd = 0.0f;
-#pragma unroll
-  for (int piece = 0; piece < 8; piece += kAtOnce) {
-    uint4 pieces[kAtOnce];
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) pieces[i] = LoadSharedPiece(row ^ (piece + i) * 16);
-#pragma unroll
-    for (const uint4& x : pieces) {
-      for (const uint32_t pair : {x.x, x.y, x.z, x.w}) {
-        const float2 value = Unpack(pair, T{});
-        even = fmaf(value.x, value.x, even);
-        odd = fmaf(value.y, value.y, odd);
-      }
-    }
-  }
-  const float sum = even + odd;
-  return sum + __shfl_xor_sync(~0u, sum, kTileDim);
-}
-
 // What this maker multiplies by. Keys of fp16 have their norms already.
 template <typename T>
 __device__ __forceinline__ void StoreScales(const ChunkSm90Params& p, float column_decay,

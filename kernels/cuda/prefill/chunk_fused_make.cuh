@@ -73,7 +73,7 @@ __device__ __forceinline__ void BeginChunk(const ChunkSm90Params& p, uint4* k_ro
   }
   Square kk;
   MultiplyRows<T>(k_rows, k_rows, kk);
-  const float qq = SquareOfOwnRow<T>(q_rows);
+  const float qq = SquareOfRow<T>(q_rows, OwnToken());
   WarpgroupWait();
   WarpgroupTouch(kk);
   StoreScales<T>(p, column_decay, DiagonalOf(kk, warp), qq, maker);

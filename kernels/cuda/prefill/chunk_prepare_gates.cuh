@@ -31,11 +31,11 @@ __device__ __forceinline__ void StoreKeyFactors(const ChunkSm90Params& p, const 
 // The same of its queries.
 __device__ __forceinline__ void StoreQueryFactors(const ChunkSm90Params& p, const Item& item,
                                                   int warp, const TokenDecays& decays,
-                                                  const TileSum& qq, Shared& shared) {
+                                                  float qq, Shared& shared) {
   const int lane = threadIdx.x % 32;
   const int head = lane / kTileDim;
   const int token = warp * kTileDim + lane % kTileDim;
-  const float q_scale = p.rule.scale * InverseNorm(SquareOf(qq));
+  const float q_scale = p.rule.scale * InverseNorm(qq);
   if (head == 0) shared.q_scale[token] = q_scale;
   if (head >= item.heads) return;
   p.workspace.factors[item.record(p, head)].for_o[token] = decays.begin * q_scale;

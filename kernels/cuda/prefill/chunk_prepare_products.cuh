@@ -24,11 +24,22 @@ __device__ __forceinline__ void StoreLower(const Square& kk, const TileSum& diag
 }
 
 // T's tiles of rows 16i.. and the warp's 16 columns, transposed, as left operands for X: columns
-// times decay, rows times beta; and what rounding has taken from the diagonal.
+// times decay, rows times beta; and what rounding has taken from the diagonal in the lane's rows.
 struct XOperands {
   uint4 tiles[kBlocks];
-  uint2 rest;  // its quarters that have a diagonal
+  float2 rest;
 };
+
+// x - rounded on the diagonal of a tile, of the lane's two rows.
+__device__ __forceinline__ float2 RestOfDiagonal(const TileSum& x, const TileSum& rounded) {
+  const int lane = threadIdx.x % 32;
+  const int row = lane / 4;
+  const bool odd = row % 2 != 0;
+  const float top = odd ? x.left[1] - rounded.left[1] : x.left[0] - rounded.left[0];
+  const float bottom = odd ? x.right[3] - rounded.right[3] : x.right[2] - rounded.right[2];
+  const int from = row * 4 + row / 2;  // the lane of the row that has its diagonal
+  return {__shfl_sync(~0u, top, from), __shfl_sync(~0u, bottom, from)};
+}
 
 // T of a head: its columns for X, and those without the diagonal in a panel for P.
 template <typename T>
@@ -50,16 +61,8 @@ __device__ __forceinline__ void Invert(int head, int warp, const float* betas, S
     const LeftTile packed = PackLeft<T>(x);
     for_x.tiles[i] = packed.r;
     if (i == warp) {
-      TileSum rest;  // nothing but its diagonal
-      const float2 top = Unpack(packed.r.x, T{});
-      const float2 bottom = Unpack(packed.r.w, T{});
-      OnDiagonal([&](int, int e) {
-        rest.left[e] = x.left[e] - (e == 0 ? top.x : top.y);
-        rest.right[2 + e] = x.right[2 + e] - (e == 0 ? bottom.x : bottom.y);
-        m.left[e] = m.right[2 + e] = 0.0f;
-      });
-      for_x.rest = {PackPair<T>(rest.left[0], rest.left[1]),
-                    PackPair<T>(rest.right[2], rest.right[3])};
+      for_x.rest = RestOfDiagonal(x, UnpackLeft<T>(packed));
+      OnDiagonal([&](int, int e) { m.left[e] = m.right[2 + e] = 0.0f; });
     }
     for_p.StoreTransposed(PackTile<T>(m), i * kTileDim, warp);
   });
@@ -131,17 +134,23 @@ __device__ __forceinline__ void MultiplyX(XOperands& m, const uint4* k_panel, Sq
   WarpgroupCommit();
 }
 
-template <typename T>
-__device__ __forceinline__ void SendX(const XOperands& m, int warp, const uint4* k_panel, Square& x,
-                                      Outbox& outbox, uint4* to) {
+// The warp's rows of half a key.
+using OwnKeys = LeftTile[kDimTiles / 2];
+__device__ __forceinline__ void LoadOwnKeys(int warp, const uint4* k_panel, OwnKeys& keys) {
   const PanelLane rows(SharedAddress(k_panel));
-  const LeftTile rest = {{m.rest.x, 0, 0, m.rest.y}};
+#pragma unroll
+  for (int c = 0; c < kDimTiles / 2; ++c) keys[c] = rows.LoadLeft(warp * kTileDim, c);
+}
+
+template <typename T>
+__device__ __forceinline__ void SendX(const XOperands& m, const OwnKeys& keys, Square& x,
+                                      Outbox& outbox, uint4* to) {
   const PanelLane out(outbox.Next());
   WarpgroupTouch(x);
 #pragma unroll
   for (int c = 0; c < kDimTiles / 2; ++c) {
-    MultiplyAdd<T>(x, c, rest, rows.LoadTransposed(warp * kTileDim, c));
-    out.Store(PackLeft<T>(SumOf(x, c)), 0, c);
+    const TileSum sum = AddScaled(SumOf(x, c), UnpackLeft<T>(keys[c]), m.rest);
+    out.Store(PackLeft<T>(sum), 0, c);
   }
   outbox.Send(to);
 }

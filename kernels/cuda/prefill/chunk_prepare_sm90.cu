@@ -66,12 +66,21 @@ __device__ __forceinline__ void LoadQueries(const ChunkSm90Params& p, const Upco
                        p.rule.q_stride, next.length());
 }
 
-// All that the warp has sent is there: so its part of these heads is ready.
-__device__ __forceinline__ void MarkReady(const Shared& shared, unsigned* ready, int heads) {
-  const int lane = threadIdx.x % 32;
-  if (lane == 0) StoreBulkWait();
-  __syncwarp();
-  if (lane < heads) AddRelease(ready + lane, shared.in_ring[lane] ? kInRing : kInOwnPlace);
+// Heads of an item whose X and P are on their way to where the chains look for them.
+struct Sent {
+  unsigned* ready;  // of the item's first head
+  int begin = 0;
+  int end = 0;
+};
+
+// Once all that the warp has sent is there, its part of these heads is ready.
+__device__ __forceinline__ void MarkReady(const Shared& shared, const Sent& sent) {
+  if (threadIdx.x % 32 != 0 || sent.begin == sent.end) return;
+  StoreBulkWait();
+#pragma unroll 1
+  for (int i = sent.begin; i < sent.end; ++i) {
+    AddRelease(sent.ready + i, shared.in_ring[i] ? kInRing : kInOwnPlace);
+  }
 }
 
 // Has the group see the copies that all threads have waited for, the tensor cores too.
@@ -93,9 +102,11 @@ __device__ __forceinline__ void BeginHeads(const ChunkSm90Params& p, const Item&
   const TileSum diagonal = DiagonalOf(kk, warp);
   StoreKeyFactors<T>(p, item, warp, decays, diagonal, shared);
   CopyAsyncWait<1>();
+  if (threadIdx.x % 32 == 0) StoreBulkWaitRead();  // A takes the place of what is on its way
   GroupSyncCopies();
   MultiplyRows<T>(shared.q, k, qk);
-  StoreQueryFactors(p, item, warp, decays, SquareOfRows<T>(shared.q, warp), shared);
+  const int token = warp * kTileDim + static_cast<int>(threadIdx.x) % kTileDim;
+  StoreQueryFactors(p, item, warp, decays, SquareOfRow<T>(shared.q, token), shared);
 #pragma unroll 1
   for (int i = 0; i < item.heads; ++i) {
     StoreLower(kk, diagonal, i, warp, gates.beta[i], shared);
@@ -104,15 +115,15 @@ __device__ __forceinline__ void BeginHeads(const ChunkSm90Params& p, const Item&
   InvertDiagonalTiles(shared.lower, warp);
   WarpgroupWait();
   WarpgroupTouch(qk);
-  GroupSync();
 }
 
-// X and P of the heads one by one.
+// X and P of the heads one by one; returns those that have not been marked.
 template <typename T>
-__device__ __forceinline__ void FinishHeads(const ChunkSm90Params& p, const Item& item, int warp,
+__device__ __forceinline__ Sent FinishHeads(const ChunkSm90Params& p, const Item& item, int warp,
                                             const uint4* k, const Gates& gates, const Square& qk,
                                             Shared& shared) {
   Outbox outbox(shared, warp, 3 * item.heads);
+  Sent sent = {p.workspace.ready + item.record(p, 0)};
 #pragma unroll 1
   for (int i = 0; i < item.heads; ++i) {
     if (threadIdx.x % kThreads == 0) {
@@ -123,6 +134,11 @@ __device__ __forceinline__ void FinishHeads(const ChunkSm90Params& p, const Item
     if (i > 0) GroupSync();
     Invert<T>(i, warp, gates.beta[i], shared, for_x);
     BeginP<T>(qk, i, warp, gates.beta[i], shared, for_p);
+    if (p.plan.ring) {
+      MarkReady(shared, sent);
+      sent.begin = i;
+    }
+    sent.end = i + 1;
     AsyncProxyFence();
     GroupSync();
     const int64_t record = RecordOf(p, item.chunk, item.first_head + i, shared.in_ring[i]);
@@ -135,13 +151,17 @@ __device__ __forceinline__ void FinishHeads(const ChunkSm90Params& p, const Item
     WarpgroupWait<1>();
     SendP<T>(for_p, outbox, to_p);
     MultiplyX<T>(for_x, k + kPanelPieces, right);
+    OwnKeys keys;
+    LoadOwnKeys(warp, k, keys);
     WarpgroupWait<1>();
-    SendX<T>(for_x, warp, k, left, outbox, to_x);
+    SendX<T>(for_x, keys, left, outbox, to_x);
+    LoadOwnKeys(warp, k + kPanelPieces, keys);
     WarpgroupWait();
-    SendX<T>(for_x, warp, k + kPanelPieces, right, outbox, to_x + kPanelPieces);
+    SendX<T>(for_x, keys, right, outbox, to_x + kPanelPieces);
   }
   if (threadIdx.x % 32 == 0) StoreBulkWaitRead<1>();  // q's place is free again
   GroupSync();
+  return sent;
 }
 
 // Chunks begin..end. With `lead`, kernels before this one have ended when its first block goes on;
@@ -172,8 +192,7 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kGroups* kThreads, 1
   __threadfence();
   __syncthreads();
   GridDependencyLaunch();
-  unsigned* ready = nullptr;
-  int heads = 0;
+  Sent sent = {};
   for (int buffer = 0; more; buffer ^= 1) {
     const Item item = next.item();
     uint4* k = shared.k[buffer];
@@ -190,16 +209,17 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kGroups* kThreads, 1
     CopyAsyncCommit();
     Square kk, qk;
     MultiplyRows<T>(k, k, kk);
-    // Of the last item, before A takes the place of what it has sent.
-    MarkReady(shared, ready, heads);
+    // Chains that wait for chunk after chunk hear of the last item's at once, others when to wait
+    // for its copies takes no time any more.
+    if (p.plan.ring) MarkReady(shared, sent);
     BeginHeads<T>(p, item, warp, k, gates, shared, kk, qk);
-    FinishHeads<T>(p, item, warp, k, gates, qk, shared);
+    if (!p.plan.ring) MarkReady(shared, sent);
+    GroupSync();
+    sent = FinishHeads<T>(p, item, warp, k, gates, qk, shared);
     if (more) LoadQueries<T>(p, next, shared);
     CopyAsyncCommit();
-    ready = p.workspace.ready + item.record(p, 0);
-    heads = item.heads;
   }
-  MarkReady(shared, ready, heads);
+  MarkReady(shared, sent);
   if (!lead) GridDependencyWait();  // so that the end of this is that of its lead too
 }
 

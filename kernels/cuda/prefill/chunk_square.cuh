@@ -33,17 +33,27 @@ __device__ __forceinline__ TileSum DiagonalOf(const Square& d, int warp) {
   return own;
 }
 
-// The diagonal's tile of a aᵀ, of rows as above.
+// The product of a row of two panels with itself, by two lanes 16 apart, each of which takes a
+// panel's part. Not by the tensor cores: there it would wait for the products of rows.
 template <typename T>
-__device__ __forceinline__ TileSum SquareOfRows(const uint4* a_rows, int warp) {
-  const PanelLane rows(SharedAddress(a_rows));
-  TileSum square;
+__device__ __forceinline__ float SquareOfRow(const uint4* rows, int row) {
+  const unsigned panel = threadIdx.x % 32 / kTileDim;
+  const unsigned first = row % 8;  // piece 0 of the row, as panels permute them
+  const uint32_t from =
+      SharedAddress(rows + panel * kPanelPieces + row * (kPanelRowBytes / 16) + first);
+  float even = 0.0f;
+  float odd = 0.0f;
 #pragma unroll
-  for (int c = 0; c < kSm90Dim / kTileDim; ++c) {
-    const Tile tile = rows.Load(warp * kTileDim, c);
-    MultiplyAdd<T>(square, {{tile.x, tile.z, tile.y, tile.w}}, tile);
+  for (int piece = 0; piece < 8; ++piece) {
+    const uint4 x = LoadSharedPiece(from ^ piece * 16);
+    for (const uint32_t pair : {x.x, x.y, x.z, x.w}) {
+      const float2 value = Unpack(pair, T{});
+      even = fmaf(value.x, value.x, even);
+      odd = fmaf(value.y, value.y, odd);
+    }
   }
-  return square;
+  const float sum = even + odd;
+  return sum + __shfl_xor_sync(~0u, sum, kTileDim);
 }
 
 // Zero above the diagonal of a tile.

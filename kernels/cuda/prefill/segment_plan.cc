@@ -12,7 +12,7 @@ namespace {
 // included.
 constexpr double kPrepareKeyHead = 1.6;
 constexpr double kPrepareValueHead = 1.25;
-constexpr double kPrepareOnAll = 1.4;  // times that where almost all SMs prepare
+constexpr double kPrepareOnAll = 0.95;  // times that where almost all SMs prepare
 constexpr double kChainChunk = 0.92;
 constexpr double kTrackChunk = 1.1;
 constexpr double kCompose = 1.55;
