@@ -61,4 +61,20 @@ void StoreMatrices(uint32_t address, uint4 x, bool transposed) {
   Meet(&lane, nullptr, transposed ? Store<true> : Store<false>);
 }
 
+uint32_t TransposeMatrix(uint32_t r) {
+  uint32_t transposed = 0;
+  Meet(&r, &transposed, [](const void* const* in, void* const* out) {
+    const auto element = [in](int i, int j) {
+      const uint32_t pair = *static_cast<const uint32_t*>(in[4 * i + j / 2]);
+      return pair >> (16 * (j % 2)) & 0xffffu;
+    };
+    for (int lane = 0; lane < 32; ++lane) {
+      const int i = lane / 4;
+      const int j = lane % 4 * 2;
+      *static_cast<uint32_t*>(out[lane]) = element(j, i) | element(j + 1, i) << 16;
+    }
+  });
+  return transposed;
+}
+
 }  // namespace gdn::emulator

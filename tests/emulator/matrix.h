@@ -31,6 +31,7 @@ float Value(uint16_t bits) {
 
 uint4 LoadMatrices(uint32_t address, bool transposed);
 void StoreMatrices(uint32_t address, uint4 r, bool transposed);
+uint32_t TransposeMatrix(uint32_t r);
 
 struct Operands {
   float* d;

@@ -149,7 +149,7 @@ TEST(Meetings, MemoryOfABlockThatHasEndedFails) {
                  const uint32_t own = cuda::SharedAddress(DynamicShared<float>());
                  if (cuda::ClusterRank() == 0) return;
                  for (int i = 0; i < 100; ++i) GiveWay();
-                 cuda::LoadSharedFloats(cuda::PeerAddress(own, 0));
+                 cuda::LoadSharedPiece(cuda::PeerAddress(own, 0));
                },
                2)
         .empty();
@@ -159,7 +159,7 @@ TEST(Meetings, MemoryOfABlockThatHasEndedFails) {
 
 TEST(Meetings, AddressesOutsideSharedMemoryFail) {
   for (const uint32_t address : {uint32_t{64 << 10}, uint32_t{1} << 24, (64u << 10) - 8}) {
-    EXPECT_THAT(RunKernel(1, 1, [address] { cuda::LoadSharedFloats(address); }),
+    EXPECT_THAT(RunKernel(1, 1, [address] { cuda::LoadSharedPiece(address); }),
                 HasSubstr("outside shared memory"))
         << address;
   }

@@ -75,8 +75,6 @@ TEST(WarpProducts, OfTf32DropLowBits) {
   };
   EXPECT_EQ(RunKernel(1, 32, kernel), "");
   EXPECT_EQ(d.x, Product(a, b).x);
-  EXPECT_EQ(cuda::ToTf32(low), 1.0f);
-  EXPECT_EQ(cuda::ToTf32(1.0f + 0x1.8p-11f), 1.0f + 0x1p-10f);
 }
 
 // Four matrices in shared memory, rows side by side, element (i, j) of matrix m being 64m + 8i + j.
@@ -108,6 +106,18 @@ TEST(WarpProducts, MatricesToRegistersAndBack) {
     EXPECT_EQ(RunKernel(1, 32, [&kernel, transposed] { kernel(transposed); }), "");
     EXPECT_EQ(wrong, 0) << transposed;
   }
+}
+
+TEST(WarpProducts, TransposeOfAMatrix) {
+  int wrong = 0;
+  const auto kernel = [&wrong] {
+    const uint32_t i = LaneOf() / 4;
+    const uint32_t j = LaneOf() % 4 * 2;
+    const uint32_t r = cuda::TransposeMatrix((8 * i + j) | (8 * i + j + 1) << 16);
+    wrong += r != ((8 * j + i) | (8 * (j + 1) + i) << 16) ? 1 : 0;
+  };
+  EXPECT_EQ(RunKernel(1, 32, kernel), "");
+  EXPECT_EQ(wrong, 0);
 }
 
 // ---- of a warpgroup

@@ -141,10 +141,6 @@ __device__ __forceinline__ void MmaTf32(float (&d)[4], float a0, float a1, float
 __device__ __forceinline__ float RoundToTf32(float x) {
   return __uint_as_float(__float_as_uint(x) + 0x1000);
 }
-// Without those bits, where the number has another use beside products.
-__device__ __forceinline__ float ToTf32(float x) {
-  return __uint_as_float((__float_as_uint(x) + 0x1000) & 0xffffe000u);
-}
 
 // Two fp32 as one register of T, `low` in its lower half.
 template <typename T>
@@ -181,6 +177,13 @@ __device__ __forceinline__ uint4 LoadMatricesTransposed(uint32_t address) {
   return r;
 }
 
+// The transpose of a matrix of which thread t has the pair at (t / 4, 2 * (t % 4)).
+__device__ __forceinline__ uint32_t TransposeMatrix(uint32_t r) {
+  uint32_t transposed;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(r));
+  return transposed;
+}
+
 // The way back: thread t brings the pair at (t / 4, 2 * (t % 4)) of each matrix.
 __device__ __forceinline__ void StoreMatrices(uint32_t address, uint4 r) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
@@ -203,10 +206,6 @@ __device__ __forceinline__ uint4 LoadSharedPiece(uint32_t address) {
                : "r"(address)
                : "memory");
   return v;
-}
-__device__ __forceinline__ float4 LoadSharedFloats(uint32_t address) {
-  const uint4 v = LoadSharedPiece(address);
-  return {__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z), __uint_as_float(v.w)};
 }
 
 // 2^x to 2 ulp; what is below fp32's normal range becomes 0.

@@ -309,14 +309,14 @@ __device__ void Keep(const ChunkSm90Params& p, const Tensors& tensors, Shared& s
     const bool last = at.last;
     if (length == 0) break;
     if (at.first) {
-      LoadState(pool + at.state, threadIdx.x, at.restore, s);
+      LoadState(pool + at.state, at.restore, s);
       PackState<T>(s, left);
     }
     // The next chunk's place was there with the last chunk.
     if (last && n > 0 && threadIdx.x == 0) PrefetchState(p, shared.place(n + 1));
     Advance<T>(shared.makers[which], own, length, last, Before<T>(p, tensors, shared, n),
                shared.read[which], s, left);
-    if (last && pool != nullptr) StoreState(s, threadIdx.x, pool + at.state);
+    if (last && pool != nullptr) StoreState(s, pool + at.state);
   }
   const Before<T> before(p, tensors, shared, n);
   before.StoreOutput();

@@ -30,8 +30,8 @@ __device__ __forceinline__ void StoreKeyFactors(const ChunkSm90Params& p, const 
 
 // The same of its queries.
 __device__ __forceinline__ void StoreQueryFactors(const ChunkSm90Params& p, const Item& item,
-                                                  int warp, const TokenDecays& decays,
-                                                  float qq, Shared& shared) {
+                                                  int warp, const TokenDecays& decays, float qq,
+                                                  Shared& shared) {
   const int lane = threadIdx.x % 32;
   const int head = lane / kTileDim;
   const int token = warp * kTileDim + lane % kTileDim;

@@ -8,8 +8,8 @@
 
 namespace gdn::cuda::prepare {
 
-// -A_ij = -beta_i * kk_ij * exp(gamma_i - gamma_j) for i > j; what is not below the diagonal is
-// never read.
+// -A_ij = -beta_i * kk_ij * exp(gamma_i - gamma_j) for i > j, and the inverse of the diagonal's
+// tile.
 __device__ __forceinline__ void StoreLower(const Square& kk, const TileSum& diagonal, int head,
                                            int warp, const float* betas, Shared& shared) {
   const float2 beta = RowsOf(betas + warp * kTileDim);
@@ -20,7 +20,7 @@ __device__ __forceinline__ void StoreLower(const Square& kk, const TileSum& diag
   for (int j = 0; j < kBlocks - 1; ++j) {
     if (j < warp) lower.Store(warp, j, decay.Left(SumOf(kk, j), j));
   }
-  StoreSum(decay.Diagonal(diagonal), lower.diagonal[warp]);
+  lower.StoreDiagonal(warp, InvertUnitLower(decay.Diagonal(diagonal)));
 }
 
 // T's tiles of rows 16i.. and the warp's 16 columns, transposed, as left operands for X: columns

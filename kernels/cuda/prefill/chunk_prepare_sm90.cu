@@ -111,8 +111,6 @@ __device__ __forceinline__ void BeginHeads(const ChunkSm90Params& p, const Item&
   for (int i = 0; i < item.heads; ++i) {
     StoreLower(kk, diagonal, i, warp, gates.beta[i], shared);
   }
-  __syncwarp();
-  InvertDiagonalTiles(shared.lower, warp);
   WarpgroupWait();
   WarpgroupTouch(qk);
 }

@@ -7,12 +7,11 @@ namespace gdn::cuda {
 namespace {
 
 // Measured on an H200, in µs: of one SM for a chunk and key head and for each value head with it,
-// as in chunk_plan.cc; of the chain and of the tracks from chunk to chunk; of a step of the
-// composition; and from the end of one kernel to where the next is at work, its last stores
+// where almost all SMs prepare; of the chain and of the tracks from chunk to chunk; of a step of
+// the composition; and from the end of one kernel to where the next is at work, its last stores
 // included.
-constexpr double kPrepareKeyHead = 1.6;
-constexpr double kPrepareValueHead = 1.25;
-constexpr double kPrepareOnAll = 0.95;  // times that where almost all SMs prepare
+constexpr double kPrepareKeyHead = 1.5;
+constexpr double kPrepareValueHead = 1.2;
 constexpr double kChainChunk = 0.92;
 constexpr double kTrackChunk = 1.1;
 constexpr double kCompose = 1.55;
@@ -22,9 +21,7 @@ constexpr int kPrepareGroups = 3;    // that share an SM, each at work on an ite
 constexpr int64_t kLongRow = 32;     // chunks of a row that is worth a look
 constexpr double kWorthwhile = 0.9;  // of the time of a whole row
 
-double ItemMicros(int item_heads) {
-  return kPrepareOnAll * (kPrepareKeyHead + kPrepareValueHead * item_heads);
-}
+double ItemMicros(int item_heads) { return kPrepareKeyHead + kPrepareValueHead * item_heads; }
 
 // µs until the first chunks are prepared, and until all are.
 struct Prepared {

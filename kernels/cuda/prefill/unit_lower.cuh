@@ -12,130 +12,82 @@ namespace gdn::cuda {
 
 inline constexpr int kLowerBlocks = 4;
 
-// A tile in memory: its quarters of 8 x 8 one after another, those of the upper rows first.
-using LowerTile = float2[4][32];
-
-// -A below the diagonal, as fp16 (keys are normalised: no element is above beta), and on it, as it
-// comes, until there are the inverses D.
+// Elements are kept as fp16: keys are normalised, so that none of A is above beta.
 struct LowerTiles {
-  LowerTile diagonal[kLowerBlocks];
-  Tile tiles[kLowerBlocks * (kLowerBlocks - 1) / 2][32];
-  uint4 unused[68];  // a panel takes its place, and another matrix behind it lies in other banks
+  uint4 diagonal[kLowerBlocks][32];  // the inverses D, their quarters' rows one after another
+  Tile tiles[kLowerBlocks * (kLowerBlocks - 1) / 2][32];  // -A below the diagonal's
+  uint4 unused[196];  // a panel takes their place, and another matrix behind it lies in other banks
 
   __device__ Tile (&below(int i, int j))[32] { return tiles[i * (i - 1) / 2 + j]; }
   __device__ const Tile (&below(int i, int j) const)[32] { return tiles[i * (i - 1) / 2 + j]; }
+  __device__ uint32_t row_of_diagonal(int i) const {
+    return SharedAddress(diagonal[i] + threadIdx.x % 32);
+  }
 
   // By a warp.
   __device__ __forceinline__ void Store(int i, int j, const TileSum& s) {
     below(i, j)[threadIdx.x % 32] = PackTile<__half>(s);
   }
   __device__ __forceinline__ Tile Load(int i, int j) const { return below(i, j)[threadIdx.x % 32]; }
+  __device__ __forceinline__ void StoreDiagonal(int i, const Tile& d) {
+    StoreMatrices(row_of_diagonal(i), d);
+  }
+  __device__ __forceinline__ Tile LoadDiagonal(int i) const {
+    return LoadMatrices(row_of_diagonal(i));
+  }
+  __device__ __forceinline__ LeftTile LoadDiagonalTransposed(int i) const {
+    return {LoadMatricesTransposed(row_of_diagonal(i))};
+  }
 };
 
-__device__ __forceinline__ void StoreSum(const TileSum& s, LowerTile& to) {
-  const int lane = threadIdx.x % 32;
-  to[0][lane] = {s.left[0], s.left[1]};
-  to[1][lane] = {s.right[0], s.right[1]};
-  to[2][lane] = {s.left[2], s.left[3]};
-  to[3][lane] = {s.right[2], s.right[3]};
-}
+// The quarters on a tile's diagonal, a pair of each.
+struct Quarters {
+  uint32_t top;
+  uint32_t bottom;
 
-__device__ __forceinline__ TileSum LoadSum(const LowerTile& from) {
-  const int lane = threadIdx.x % 32;
-  const float2 x = from[0][lane], y = from[1][lane], z = from[2][lane], w = from[3][lane];
-  return {{x.x, x.y, z.x, z.y}, {y.x, y.y, w.x, w.y}};
-}
+  __device__ Quarters(uint32_t top, uint32_t bottom) : top(top), bottom(bottom) {}
+  explicit __device__ Quarters(const float (&sums)[4])
+      : Quarters(PackPair<__half>(sums[0], sums[1]), PackPair<__half>(sums[2], sums[3])) {}
 
-__device__ __forceinline__ TileSum LoadSumTransposed(const LowerTile& from) {
-  const int lane = threadIdx.x % 32;
-  const float* x = &from[0][0].x + lane % 4 * 16 + lane / 4;
-  return {{x[0], x[8], x[64], x[72]}, {x[128], x[136], x[192], x[200]}};
-}
-
-// The inverse of a quarter on the diagonal in its place, rounded, by eight lanes of a warp: each
-// takes a column j.
-//   D_ij = [i = j] - sum over l < i of A_il * D_lj
-// Only what lies below the diagonal is read. The warp's other lanes may take other quarters.
-__device__ __forceinline__ void InvertQuarter(float2 (&quarter)[32]) {
-  constexpr int kSize = kTileDim / 2;
-  const int j = static_cast<int>(NotBefore(threadIdx.x % kSize));
-  const uint32_t rows = SharedAddress(quarter);
-  const auto load = [&](int i, int l) {
-    return LoadSharedFloats(rows + (i * kSize + l) * sizeof(float));
-  };
-  float d[kSize] = {j == 0 ? 1.0f : 0.0f};
-  // What d_i has of four columns l.. before i, in two sums.
-  const auto add = [&](const float4& row, int i, int l, float2& sum) {
-    if (l < i) sum.x = fmaf(row.x, d[l], sum.x);
-    if (l + 1 < i) sum.y = fmaf(row.y, d[l + 1], sum.y);
-    if (l + 2 < i) sum.x = fmaf(row.z, d[l + 2], sum.x);
-    if (l + 3 < i) sum.y = fmaf(row.w, d[l + 3], sum.y);
-  };
-  const auto begin = [&](int i) { return float2{i == j ? 1.0f : 0.0f, 0.0f}; };
-  // Rows are loaded several at a time: all that there are registers for.
-  constexpr int kFew = kSize / 2;
-  float4 few[kFew];
-#pragma unroll
-  for (int i = 0; i < kFew; ++i) few[i] = load(i + 1, 0);
-#pragma unroll
-  for (int i = 1; i <= kFew; ++i) {
-    float2 sum = begin(i);
-    add(few[i - 1], i, 0, sum);
-    d[i] = sum.x + sum.y;
+  __device__ __forceinline__ Quarters Transposed() const {
+    return {TransposeMatrix(top), TransposeMatrix(bottom)};
   }
-  constexpr int kRest = kSize - 1 - kFew;
-  float4 rest[kRest][2];
-#pragma unroll
-  for (int i = 0; i < kRest; ++i) {
-    rest[i][0] = load(i + 1 + kFew, 0);
-    rest[i][1] = load(i + 1 + kFew, 4);
-  }
-#pragma unroll
-  for (int i = kFew + 1; i < kSize; ++i) {
-    float2 sum = begin(i);
-    add(rest[i - 1 - kFew][0], i, 0, sum);
-    add(rest[i - 1 - kFew][1], i, 4, sum);
-    d[i] = sum.x + sum.y;
-  }
-  __syncwarp();
-  float* column = &quarter[0].x + j;
-#pragma unroll
-  for (int i = 0; i < kSize; ++i) column[i * kSize] = ToTf32(d[i]);
+};
+
+// d += a * bᵀ of quarters.
+__device__ __forceinline__ void MultiplyAdd(float (&d)[4], const Quarters& a, const Quarters& b) {
+  Mma<__half>(d, a.top, 0, 0, a.bottom, b.top, b.bottom);
 }
 
-// D of a diagonal's tile whose quarters on the diagonal have been inverted, by a warp:
-//   D_21ᵀ = -(D_11ᵀ A_21ᵀ) D_22ᵀ
-__device__ __forceinline__ void JoinQuarters(LowerTile& tile) {
-  const int lane = threadIdx.x % 32;
-  const int transposed = lane % 4 * 16 + lane / 4;
-  const float* d11 = &tile[0][0].x + transposed;
-  float* d21 = &tile[2][0].x + transposed;
-  const float2 a21 = tile[2][lane];
-  const float2 d22 = tile[3][lane];
+// D of a tile on the diagonal, by a warp; of `lower`, -A, only what lies below the diagonal is
+// used. From the inverse D of the blocks of s x s on the diagonal, that of blocks twice as large is
+//   D - D M D,  M what A has below the former in the latter
+// for s = 1, 2, 4 of both quarters at once, then for 8. There are no powers of A, which would grow.
+__device__ __forceinline__ Tile InvertUnitLower(const TileSum& lower) {
+  const int i = threadIdx.x % 32 / 4;
+  const int j = threadIdx.x % 4 * 2;  // of the lane's pairs (i, j), (i, j + 1) of a quarter
+  const Quarters columns = Quarters(PackPair<__half>(lower.left[0], lower.left[1]),
+                                    PackPair<__half>(lower.right[2], lower.right[3]))
+                               .Transposed();
+  const uint32_t below = TransposeMatrix(PackPair<__half>(lower.left[2], lower.left[3]));
+  const float unit = i == j + 1 ? 1.0f : 0.0f;
+  const auto first = [&](float a) { return i == j ? 1.0f : i == j + 1 ? a : 0.0f; };
+  float d[4] = {first(lower.left[0]), unit, first(lower.right[2]), unit};
+#pragma unroll
+  for (int s = 2; s < kTileDim / 2; s *= 2) {
+    const bool in_m = i / (2 * s) == j / (2 * s) && i % (2 * s) < s && j % (2 * s) >= s;  // of -Mᵀ
+    const Quarters m = {in_m ? columns.top : 0, in_m ? columns.bottom : 0};
+    const Quarters before(d);
+    float product[4] = {};
+    MultiplyAdd(product, before, m);
+    MultiplyAdd(d, Quarters(product), before.Transposed());
+  }
+  const Quarters quarters(d);
   float product[4] = {};
-  MmaTf32(product, d11[0], 0.0f, d11[8], 0.0f, RoundToTf32(a21.x), RoundToTf32(a21.y));
-  float sum[4] = {};
-  MmaTf32(sum, RoundToTf32(product[0]), 0.0f, RoundToTf32(product[1]), 0.0f, d22.x, d22.y);
-  __syncwarp();
-  d21[0] = ToTf32(sum[0]);
-  d21[8] = ToTf32(sum[1]);
-  tile[1][lane] = {};
-}
-
-// D of the diagonal's tile (i, i) of two matrices in its place, rounded, by a warp.
-__device__ __forceinline__ void InvertDiagonalTiles(LowerTiles (&lower)[2], int i) {
-  const int lane = threadIdx.x % 32;
-  InvertQuarter(lower[lane / 16].diagonal[i][lane / 8 % 2 * 3]);
-  __syncwarp();
-  JoinQuarters(lower[0].diagonal[i]);
-  JoinQuarters(lower[1].diagonal[i]);
-}
-
-// The same of one matrix.
-__device__ __forceinline__ void InvertDiagonalTile(LowerTiles& lower, int i) {
-  InvertQuarter(lower.diagonal[i][threadIdx.x / 8 % 2 * 3]);
-  __syncwarp();
-  JoinQuarters(lower.diagonal[i]);
+  MultiplyAdd(product, {quarters.bottom, 0}, {below, 0});
+  float left[4] = {};
+  MultiplyAdd(left, {Quarters(product).top, 0}, {TransposeMatrix(quarters.top), 0});
+  return {quarters.top, 0, Quarters(left).top, quarters.bottom};
 }
 
 // Calls take(i, U_ji) for the warp's j and i = j.., one after another; `i` is known to the
@@ -147,13 +99,14 @@ __device__ __forceinline__ void InvertColumns(const LowerTiles& lower, int j, F&
   for (int l = 0; l < kLowerBlocks; ++l) {
     if (l < j) continue;
     TileSum u;
+    LeftTile left;
     if (l == j) {
-      u = LoadSumTransposed(lower.diagonal[l]);
+      left = lower.LoadDiagonalTransposed(l);
+      u = UnpackLeft<__half>(left);
     } else {
-      const Tile d = PackTile<__half>(LoadSum(lower.diagonal[l]));
-      MultiplyAdd<__half>(u, PackLeft<__half>(sums[l]), d);
+      MultiplyAdd<__half>(u, PackLeft<__half>(sums[l]), lower.LoadDiagonal(l));
+      left = PackLeft<__half>(u);
     }
-    const LeftTile left = PackLeft<__half>(u);
 #pragma unroll
     for (int i = l + 1; i < kLowerBlocks; ++i) {
       MultiplyAdd<__half>(sums[i], left, lower.Load(i, l));

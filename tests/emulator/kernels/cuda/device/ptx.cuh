@@ -46,9 +46,6 @@ inline void MmaTf32(float (&d)[4], float a0, float a1, float a2, float a3, float
   emulated::MultiplyWarpTf32(d, {a0, a1, a2, a3}, {b0, b1});
 }
 inline float RoundToTf32(float x) { return __uint_as_float(__float_as_uint(x) + 0x1000); }
-inline float ToTf32(float x) {
-  return __uint_as_float((__float_as_uint(x) + 0x1000) & 0xffffe000u);
-}
 
 template <typename T>
 inline uint32_t PackPair(float low, float high) {
@@ -59,15 +56,13 @@ inline uint4 LoadMatrices(uint32_t address) { return emulated::LoadMatrices(addr
 inline uint4 LoadMatricesTransposed(uint32_t address) {
   return emulated::LoadMatrices(address, true);
 }
+inline uint32_t TransposeMatrix(uint32_t r) { return emulated::TransposeMatrix(r); }
 inline void StoreMatrices(uint32_t address, uint4 r) { emulated::StoreMatrices(address, r, false); }
 inline void StoreMatricesTransposed(uint32_t address, uint4 r) {
   emulated::StoreMatrices(address, r, true);
 }
 inline uint4 LoadSharedPiece(uint32_t address) {
   return *reinterpret_cast<uint4*>(emulated::SharedPlace(address, 16).data);
-}
-inline float4 LoadSharedFloats(uint32_t address) {
-  return *reinterpret_cast<float4*>(emulated::SharedPlace(address, 16).data);
 }
 inline float Exp2(float x) {
   const float y = std::exp2(x);
