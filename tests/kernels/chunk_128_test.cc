@@ -290,5 +290,19 @@ TEST_P(Chunk128, RepeatedTokens) {
   });
 }
 
+// Reflections of a few directions, the most that beta may be: the inverse has elements of up to 2
+// of either sign.
+TEST_P(Chunk128, FewKeysWithTheLargestBeta) {
+  ForFewAndManyRows([](DeltaInputs& in) {
+    for (int64_t t = 3; t < in.rows.tokens(); ++t) {
+      for (int64_t i = 0; i < in.key_stride(); ++i) {
+        in.k.set(t * in.key_stride() + i, in.k[t % 3 * in.key_stride() + i]);
+      }
+    }
+    for (int64_t i = 0; i < in.beta.size(); ++i) in.beta.set(i, i % 5 == 0 ? 0.5f : 2.0f);
+    CheckWithState(*GetParam(), in, 5);
+  });
+}
+
 }  // namespace
 }  // namespace gdn::test

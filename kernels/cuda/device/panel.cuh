@@ -40,12 +40,8 @@ struct PanelLane {
     return (lane ^ (tile % 4 * 32)) + row * kPanelRowBytes + tile / 4 * kPanelBytes;
   }
 
-  __device__ Tile Load(int row, int tile) const { return LoadMatrices(At(straight, row, tile)); }
   __device__ LeftTile LoadLeft(int row, int tile) const {
     return {LoadMatrices(At(crossed, row, tile))};
-  }
-  __device__ Tile LoadTransposed(int row, int tile) const {
-    return LoadMatricesTransposed(At(crossed, row, tile));
   }
   __device__ void Store(const LeftTile& t, int row, int tile) const {
     StoreMatrices(At(crossed, row, tile), t.r);

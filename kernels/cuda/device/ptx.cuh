@@ -177,13 +177,6 @@ __device__ __forceinline__ uint4 LoadMatricesTransposed(uint32_t address) {
   return r;
 }
 
-// The transpose of a matrix of which thread t has the pair at (t / 4, 2 * (t % 4)).
-__device__ __forceinline__ uint32_t TransposeMatrix(uint32_t r) {
-  uint32_t transposed;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(r));
-  return transposed;
-}
-
 // The way back: thread t brings the pair at (t / 4, 2 * (t % 4)) of each matrix.
 __device__ __forceinline__ void StoreMatrices(uint32_t address, uint4 r) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
@@ -196,6 +189,13 @@ __device__ __forceinline__ void StoreMatricesTransposed(uint32_t address, uint4 
       "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
       "r"(r.x), "r"(r.y), "r"(r.z), "r"(r.w)
       : "memory");
+}
+
+// The transpose of a matrix of which thread t has the pair at (t / 4, 2 * (t % 4)).
+__device__ __forceinline__ uint32_t TransposeMatrix(uint32_t r) {
+  uint32_t transposed;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(r));
+  return transposed;
 }
 
 // 16 bytes of shared memory.

@@ -19,7 +19,6 @@ struct LeftTile {
 };
 
 inline constexpr int kTileDim = 16;
-inline constexpr int kTileElements = kTileDim * kTileDim;
 
 // Sums of a 16 x 16 product: columns 0..7 and 8..15.
 struct TileSum {
@@ -78,17 +77,6 @@ __device__ __forceinline__ void SetSum(float (&d)[N], int tile, const TileSum& s
     d[8 * tile + e] = s.left[e];
     d[8 * tile + 4 + e] = s.right[e];
   }
-}
-
-// The same for one tile of them: += a * bᵀ
-template <typename T, int N>
-__device__ __forceinline__ void MultiplyAdd(float (&d)[N], int tile, const LeftTile& a,
-                                            const Tile& b) {
-  const auto four = [&](int first) -> float(&)[4] {
-    return *reinterpret_cast<float(*)[4]>(d + first);
-  };
-  Mma<T>(four(8 * tile), a.r.x, a.r.y, a.r.z, a.r.w, b.x, b.y);
-  Mma<T>(four(8 * tile + 4), a.r.x, a.r.y, a.r.z, a.r.w, b.z, b.w);
 }
 
 // A lane's two rows of a tile, i and i + 8, and its four columns.

@@ -10,9 +10,9 @@ namespace gdn::cuda::fused {
 // The warp that finds the places of chunks: that with the least of T.
 constexpr int kStepWarp = kBlocks - 1;
 
-// -A_ij = -beta_i * n_i * n_j * kk_ij * exp(gamma_i - gamma_j) for i > j; returns the diagonal's
-// tile, of which what is not below the diagonal may be anything.
-__device__ __forceinline__ TileSum StoreLower(const Square& kk, int warp, Maker& maker) {
+// -A_ij = -beta_i * n_i * n_j * kk_ij * exp(gamma_i - gamma_j) for i > j, left of the diagonal's
+// tile, and the inverse of that.
+__device__ __forceinline__ void StoreLowerAndInverse(const Square& kk, int warp, Maker& maker) {
   const float2 beta = RowsOf(maker.beta + warp * kTileDim);
   const float2 norm = RowsOf(maker.k_norm + warp * kTileDim);
   const Decay decay(maker.gamma, maker.column, maker.k_norm, warp,
@@ -21,7 +21,7 @@ __device__ __forceinline__ TileSum StoreLower(const Square& kk, int warp, Maker&
   for (int j = 0; j < kBlocks - 1; ++j) {
     if (j < warp) maker.lower.Store(warp, j, decay.Left(SumOf(kk, j), j));
   }
-  return decay.Diagonal(DiagonalOf(kk, warp));
+  maker.lower.StoreDiagonal(warp, InvertUnitLower(decay.Diagonal(DiagonalOf(kk, warp))));
 }
 
 // The warp's 16 rows of R, up to the diagonal.
@@ -78,8 +78,7 @@ __device__ __forceinline__ void BeginChunk(const ChunkSm90Params& p, uint4* k_ro
   WarpgroupTouch(kk);
   StoreScales<T>(p, column_decay, DiagonalOf(kk, warp), qq, maker);
   MakerSync();
-  const TileSum diagonal = StoreLower(kk, warp, maker);
-  maker.lower.StoreDiagonal(warp, InvertUnitLower(diagonal));
+  StoreLowerAndInverse(kk, warp, maker);
   MultiplyRows<T>(q_rows, k_rows, qk);
   WarpgroupWait();
   WarpgroupTouch(qk);

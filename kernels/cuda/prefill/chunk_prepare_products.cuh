@@ -8,10 +8,11 @@
 
 namespace gdn::cuda::prepare {
 
-// -A_ij = -beta_i * kk_ij * exp(gamma_i - gamma_j) for i > j, and the inverse of the diagonal's
-// tile.
-__device__ __forceinline__ void StoreLower(const Square& kk, const TileSum& diagonal, int head,
-                                           int warp, const float* betas, Shared& shared) {
+// -A_ij = -beta_i * kk_ij * exp(gamma_i - gamma_j) for i > j, left of the diagonal's tile, and the
+// inverse of that.
+__device__ __forceinline__ void StoreLowerAndInverse(const Square& kk, const TileSum& diagonal,
+                                                     int head, int warp, const float* betas,
+                                                     Shared& shared) {
   const float2 beta = RowsOf(betas + warp * kTileDim);
   const float2 norm = RowsOf(shared.k_norm + warp * kTileDim);
   const Decay decay = DecayOf(shared, head, warp, {-beta.x * norm.x, -beta.y * norm.y});
@@ -62,7 +63,7 @@ __device__ __forceinline__ void Invert(int head, int warp, const float* betas, S
     for_x.tiles[i] = packed.r;
     if (i == warp) {
       for_x.rest = RestOfDiagonal(x, UnpackLeft<T>(packed));
-      OnDiagonal([&](int, int e) { m.left[e] = m.right[2 + e] = 0.0f; });
+      OnDiagonal([&](int e) { m.left[e] = m.right[2 + e] = 0.0f; });
     }
     for_p.StoreTransposed(PackTile<T>(m), i * kTileDim, warp);
   });

@@ -75,12 +75,14 @@ struct Sent {
 
 // Once all that the warp has sent is there, its part of these heads is ready.
 __device__ __forceinline__ void MarkReady(const Shared& shared, const Sent& sent) {
-  if (threadIdx.x % 32 != 0 || sent.begin == sent.end) return;
-  StoreBulkWait();
+  if (threadIdx.x % 32 == 0 && sent.begin < sent.end) {
+    StoreBulkWait();
 #pragma unroll 1
-  for (int i = sent.begin; i < sent.end; ++i) {
-    AddRelease(sent.ready + i, shared.in_ring[i] ? kInRing : kInOwnPlace);
+    for (int i = sent.begin; i < sent.end; ++i) {
+      AddRelease(sent.ready + i, shared.in_ring[i] ? kInRing : kInOwnPlace);
+    }
   }
+  __syncwarp();
 }
 
 // Has the group see the copies that all threads have waited for, the tensor cores too.
@@ -109,7 +111,7 @@ __device__ __forceinline__ void BeginHeads(const ChunkSm90Params& p, const Item&
   StoreQueryFactors(p, item, warp, decays, SquareOfRow<T>(shared.q, token), shared);
 #pragma unroll 1
   for (int i = 0; i < item.heads; ++i) {
-    StoreLower(kk, diagonal, i, warp, gates.beta[i], shared);
+    StoreLowerAndInverse(kk, diagonal, i, warp, gates.beta[i], shared);
   }
   WarpgroupWait();
   WarpgroupTouch(qk);
@@ -207,8 +209,8 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kGroups* kThreads, 1
     CopyAsyncCommit();
     Square kk, qk;
     MultiplyRows<T>(k, k, kk);
-    // Chains that wait for chunk after chunk hear of the last item's at once, others when to wait
-    // for its copies takes no time any more.
+    // Of the last item. Through a ring, chains keep pace with this: they hear of it at once. Others
+    // may hear of it later, when its copies need not be waited for any more.
     if (p.plan.ring) MarkReady(shared, sent);
     BeginHeads<T>(p, item, warp, k, gates, shared, kk, qk);
     if (!p.plan.ring) MarkReady(shared, sent);

@@ -68,14 +68,14 @@ __device__ __forceinline__ TileSum Lower(TileSum m) {
   return m;
 }
 
-// Calls f(row, e) where the lane has the diagonal of a tile: in element e of left at its row `row`,
-// in element 2 + e of right eight rows below.
+// Calls f(e) where the lane has the diagonal of a tile: in element e of left, and in element 2 + e
+// of right eight rows below.
 template <typename F>
 __device__ __forceinline__ void OnDiagonal(F&& f) {
   const int row = threadIdx.x % 32 / 4;
 #pragma unroll
   for (int e = 0; e < 2; ++e) {
-    if (row == threadIdx.x % 4 * 2 + e) f(row, e);
+    if (row == threadIdx.x % 4 * 2 + e) f(e);
   }
 }
 

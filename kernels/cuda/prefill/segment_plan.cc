@@ -7,9 +7,9 @@ namespace gdn::cuda {
 namespace {
 
 // Measured on an H200, in µs: of one SM for a chunk and key head and for each value head with it,
-// where almost all SMs prepare; of the chain and of the tracks from chunk to chunk; of a step of
-// the composition; and from the end of one kernel to where the next is at work, its last stores
-// included.
+// of few heads and where almost all SMs prepare; of the chain and of the tracks from chunk to
+// chunk; of a step of the composition; and from the end of one kernel to where the next is at work,
+// its last stores included.
 constexpr double kPrepareKeyHead = 1.5;
 constexpr double kPrepareValueHead = 1.2;
 constexpr double kChainChunk = 0.92;

@@ -16,7 +16,7 @@ inline constexpr int kLowerBlocks = 4;
 struct LowerTiles {
   uint4 diagonal[kLowerBlocks][32];  // the inverses D, their quarters' rows one after another
   Tile tiles[kLowerBlocks * (kLowerBlocks - 1) / 2][32];  // -A below the diagonal's
-  uint4 unused[196];  // a panel takes their place, and another matrix behind it lies in other banks
+  uint4 unused[192];                                      // to the size of a panel
 
   __device__ Tile (&below(int i, int j))[32] { return tiles[i * (i - 1) / 2 + j]; }
   __device__ const Tile (&below(int i, int j) const)[32] { return tiles[i * (i - 1) / 2 + j]; }
@@ -40,7 +40,7 @@ struct LowerTiles {
   }
 };
 
-// The quarters on a tile's diagonal, a pair of each.
+// A pair of each of two quarters of tiles, as a rule of those on the diagonal.
 struct Quarters {
   uint32_t top;
   uint32_t bottom;
@@ -60,9 +60,11 @@ __device__ __forceinline__ void MultiplyAdd(float (&d)[4], const Quarters& a, co
 }
 
 // D of a tile on the diagonal, by a warp; of `lower`, -A, only what lies below the diagonal is
-// used. From the inverse D of the blocks of s x s on the diagonal, that of blocks twice as large is
+// selected: the rest may not be finite. From the inverse D of the blocks of s x s on the diagonal,
+// that of blocks twice as large is
 //   D - D M D,  M what A has below the former in the latter
-// for s = 1, 2, 4 of both quarters at once, then for 8. There are no powers of A, which would grow.
+// D of blocks of 2 x 2 is there at once; both quarters go on to 4 and 8 together, and then join.
+// There are no powers of A, which would grow.
 __device__ __forceinline__ Tile InvertUnitLower(const TileSum& lower) {
   const int i = threadIdx.x % 32 / 4;
   const int j = threadIdx.x % 4 * 2;  // of the lane's pairs (i, j), (i, j + 1) of a quarter
