@@ -131,7 +131,7 @@ int Main() {
   const Phase half = {loops.Open(capacity / 2, std::max(seconds / 3, 5)), ResidentMib(pid)};
   const Phase over = {loops.Open(capacity * kFactor, seconds), ResidentMib(pid)};
 
-  std::printf("overload: decodes of %d rows; calls/s, ms, resident MiB\n",
+  std::printf("overload: decodes of %d rows; calls/s (refused: calls), ms, resident MiB\n",
               absl::GetFlag(FLAGS_rows));
   std::printf("%-24s %9s %9s %9s %9s %9s %9s %9s\n", "", "offered", "sent", "admitted", "refused",
               "p50", "p99", "MiB");
